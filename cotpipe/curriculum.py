@@ -1,0 +1,114 @@
+"""The pipeline as a list of steps: what each reads, what identifies its output, and which function makes it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cotpipe.config import FileSource, Recipe
+from cotpipe.errors import UserError
+from cotpipe.report import CHECKPOINTS
+from cotpipe.steps import answer, prepare, report, student, train
+from cotpipe.steps.step import Step
+from cotpipe.store import file_sha256
+
+
+def _fields(*paths: str) -> Any:
+    """A function that takes the named fields (`stage1.masks`) out of a recipe."""
+
+    def read(recipe: Recipe) -> dict[str, Any]:
+        values = {}
+        for path in paths:
+            value: Any = recipe.model_dump(mode="json")
+            for key in path.split("."):
+                value = value[key]
+            values[path] = value
+        return values
+
+    return read
+
+
+def _problem_fields(recipe: Recipe) -> dict[str, Any]:
+    """A local file counts by its content, not by its path."""
+    fields: dict[str, Any] = _fields("seed", "problems.source", "problems.max_rejected_share")(recipe)
+    source = recipe.problems.source
+    if isinstance(source, FileSource):
+        for name in ("path", "test_path"):
+            path = getattr(source, name)
+            if path is not None:
+                if not Path(path).is_file():
+                    raise UserError(f"problems.source.{name}: no such file: {path}")
+                fields["problems.source"][name] = file_sha256(Path(path)) + Path(path).suffix
+    return fields
+
+
+def _student_fields(recipe: Recipe) -> dict[str, Any]:
+    identity = student.student_identity(recipe.student.model)
+    return identity or _fields("student")(recipe)
+
+
+def _evaluation(checkpoint: str) -> Step:
+    model = "student" if checkpoint == "base" else checkpoint
+    return Step(
+        f"evaluation-{checkpoint}",
+        1,
+        (model, "lessons"),
+        _fields("evaluation"),
+        partial(answer.evaluate, checkpoint=model),
+    )
+
+
+def _training(stage: train.Stage, start: str) -> Step:
+    run = partial(train.train_stage, stage=stage, start=start)
+    return Step(stage, 1, (start, f"{stage}-examples"), _fields("seed", stage), run)
+
+
+def _examples(stage: str, inputs: tuple[str, ...], run: Any, *fields: str) -> Step:
+    shared = ("seed", f"{stage}.max_problems", f"{stage}.num_epochs")
+    return Step(f"{stage}-examples", 1, inputs, _fields(*shared, *fields), run)
+
+
+_TEACHER_FIELDS = ("engine", "num_samples", "min_steps", "max_steps", "max_rejected_share")
+
+STEPS = {
+    step.kind: step
+    for step in (
+        Step("problems", 1, (), _problem_fields, prepare.collect_problems),
+        Step("student", 1, (), _student_fields, student.fetch_student),
+        Step(
+            "rationales",
+            1,
+            ("problems",),
+            _fields("seed", *(f"teacher.{name}" for name in _TEACHER_FIELDS)),
+            prepare.collect_rationales,
+        ),
+        Step(
+            "lessons",
+            1,
+            ("problems", "rationales"),
+            _fields("seed", "problems.splits", "problems.near_duplicate", "teacher.choice"),
+            prepare.plan_lessons,
+        ),
+        _examples("stage1", ("lessons",), train.write_stage1_examples, "stage1.masks"),
+        _training("stage1", start="student"),
+        _examples("stage2", ("lessons",), train.write_stage2_examples, "stage2.masks"),
+        _training("stage2", start="stage1"),
+        Step("failures", 1, ("stage2", "lessons"), _fields("seed", "mining"), answer.mine_failures),
+        _examples(
+            "stage3",
+            ("lessons", "failures"),
+            train.write_stage3_examples,
+            "stage3.first_hint_share",
+            "stage3.last_hint_share",
+        ),
+        _training("stage3", start="stage2"),
+        *(_evaluation(checkpoint) for checkpoint in CHECKPOINTS),
+        Step(
+            "report",
+            1,
+            (*(f"evaluation-{name}" for name in CHECKPOINTS), *CHECKPOINTS[1:]),
+            lambda recipe: recipe.model_dump(mode="json"),
+            report.report,
+        ),
+    )
+}
+"""Every step by the kind of its artifact, each after its inputs."""

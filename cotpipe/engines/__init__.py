@@ -1,0 +1,1 @@
+"""Engines that generate text: one protocol, several ways to answer a prompt."""

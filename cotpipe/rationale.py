@@ -1,0 +1,74 @@
+r"""The one rationale format: how a chain of thought is written and read.
+
+Step 1: Natalia sold 48 clips in April.
+Step 2: In May she sold 48 / 2 = 24.
+Answer: 72
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cotpipe.answers import extract_answer
+
+MAX_RATIONALE_CHARS = 100_000
+"""What a text has beyond this is not read: no rationale worth teaching is that long."""
+
+# Models also write `**Step 1:**`, `### Step 1.` and `step 1 -`; an answer may stand at the end of the last step.
+_STEP = re.compile(r"^[ \t#*_>-]{0,8}step[ \t]{0,3}[0-9]{1,4}[ \t*_]{0,4}[:.)-][*_]{0,4}", re.IGNORECASE | re.MULTILINE)
+_ANSWER = re.compile(r"(?:^|[\s.*])[*_#]{0,6}(?:final[ ]{1,2})?answer[*_]{0,3}:|####", re.IGNORECASE)
+_STEP_LINE = re.compile(r"^Step [0-9]{1,4}: *\S", re.MULTILINE)
+_ANSWER_LINE = re.compile(r"^Answer: *\S", re.MULTILINE)
+_CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """One chain of thought: its ordered steps, one line each and without their numbers, and its final answer."""
+
+    steps: list[str]
+    answer: str | None
+
+
+def parse_rationale(text: str) -> Rationale:
+    """Read a teacher's, a student's or a dataset's rationale, whatever it is: no text raises an error.
+
+    What stands before the first `Step k:` (thinking aloud) is left out. A text without any such label has its
+    non-empty lines as steps; GSM8K's calculator marks (`<<48/2=24>>`) are taken off. `answer` is None where the
+    text states no number.
+    """
+    text = text[:MAX_RATIONALE_CHARS]
+    answer = extract_answer(text)
+    body = _CALCULATOR.sub("", text)
+    labels = list(_STEP.finditer(body))
+    if labels:
+        ends = [label.start() for label in labels[1:]] + [len(body)]
+        pieces = [body[label.end() : end] for label, end in zip(labels, ends, strict=True)]
+        pieces[-1] = _before_answer(pieces[-1])
+    else:
+        pieces = _before_answer(body).split("\n")
+    steps = [" ".join(piece.split()) for piece in pieces]
+    return Rationale(steps=[step for step in steps if step], answer=answer)
+
+
+def format_rationale(steps: Sequence[str], answer: str) -> str:
+    """The text that the student learns to write for these steps and this answer."""
+    lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
+    return "\n".join([*lines, f"Answer: {answer}"])
+
+
+def has_valid_format(text: str) -> bool:
+    """Whether a student's text has a `Step k:` line and, after it, an `Answer:` line."""
+    text = text[:MAX_RATIONALE_CHARS]
+    step = _STEP_LINE.search(text)
+    return step is not None and _ANSWER_LINE.search(text, step.end()) is not None
+
+
+def count_steps(text: str) -> int:
+    """How many labelled steps a student's text has (merged steps count as one)."""
+    return len(_STEP_LINE.findall(text[:MAX_RATIONALE_CHARS]))
+
+
+def _before_answer(text: str) -> str:
+    matches = list(_ANSWER.finditer(text))
+    return text[: matches[-1].start()] if matches else text

@@ -1,0 +1,144 @@
+"""The row types of every table, and reading and writing them as Parquet. Rows join on `problem_id`."""
+
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cotpipe.prompts import Message
+
+_ROWS_PER_GROUP = 10_000
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a verifiable gold answer and, where the source has them, reference rationales."""
+
+    problem_id: str
+    question: str
+    answer: str
+    rationales: list[str]
+    split: str | None = None  # set where the source itself says that a problem is held out
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Something that a step could not use, and why."""
+
+    problem_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TeacherRationale:
+    """One verified rationale of the teacher."""
+
+    problem_id: str
+    sample: int
+    steps: list[str]
+    answer: str
+    num_words: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A problem in its split, with the one rationale that is taught (no steps where it has none)."""
+
+    problem_id: str
+    split: str
+    position: float  # where the id's hash falls in [0, 1); lessons of a split are used in this order
+    question: str
+    answer: str
+    teacher_steps: list[str]
+    teacher_words: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training row, in the order in which the trainer takes them."""
+
+    problem_id: str
+    epoch: int
+    prompt: list[Message]
+    target: str  # what stage 1 learns to write; the GRPO stages don't read it
+    masked: list[int]  # indices of the hidden steps
+    answer: str
+    teacher_steps: list[str]
+    teacher_words: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer of a student to a bare question, with its verdict."""
+
+    problem_id: str
+    sample: int
+    question: str
+    answer: str
+    completion: str
+    predicted: str | None
+    correct: bool
+    valid_format: bool
+    num_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A problem that the student persistently fails and that has a verified rationale."""
+
+    problem_id: str
+    num_samples: int
+    num_correct: int
+
+
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+    """Write rows of one type as a Parquet file, a bounded number of them in memory; returns how many there were."""
+    schema = schema_of(row_type)
+    count = 0
+    iterator = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while chunk := list(islice(iterator, _ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist([asdict(row) for row in chunk], schema=schema))  # type: ignore[call-overload]
+            count += len(chunk)
+    return count
+
+
+def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """Read back what `write_rows` wrote, in the same order."""
+    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_GROUP, columns=names):
+            for row in batch.to_pylist():
+                yield row_type(**row)
+
+
+def schema_of(row_type: type) -> pa.Schema:
+    """The Arrow schema of a row type, from its annotations."""
+    hints = get_type_hints(row_type)
+    return pa.schema([_field(field.name, hints[field.name]) for field in fields(row_type)])
+
+
+def _field(name: str, annotation: Any) -> pa.Field:
+    nullable = get_origin(annotation) is types.UnionType
+    if nullable:
+        annotation = next(choice for choice in get_args(annotation) if choice is not type(None))
+    return pa.field(name, _arrow_type(annotation), nullable=nullable)
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if annotation in plain:
+        return plain[annotation]
+    if get_origin(annotation) is list:
+        return pa.list_(_arrow_type(get_args(annotation)[0]))
+    assert is_typeddict(annotation), f"no Arrow type for {annotation}"
+    return pa.struct([_field(name, kind) for name, kind in get_type_hints(annotation).items()])

@@ -1,0 +1,91 @@
+"""Mining and evaluation: a checkpoint answers bare questions, and every answer gets its verdict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from cotpipe.answers import answers_match, extract_answer
+from cotpipe.engines.base import Generated, Request, Sampling
+from cotpipe.errors import UserError
+from cotpipe.prompts import question_prompt
+from cotpipe.randomness import named_seed
+from cotpipe.rationale import has_valid_format
+from cotpipe.rows import Answered, Failure, Lesson, write_rows
+from cotpipe.steps.prepare import read_lessons
+from cotpipe.steps.step import Work
+
+
+def mine_failures(work: Work) -> dict[str, int]:
+    """Write `completions.parquet`, and `failures.parquet` with the persistent failures that have a rationale.
+
+    Only the mining split is asked, so a held-out problem can never become a training problem here.
+    """
+    section = work.recipe.mining
+    lessons = list(read_lessons(work.inputs["lessons"], "mining"))[: section.max_problems]
+    seed = named_seed(work.recipe.seed, "mining")
+    sampling = Sampling(section.num_samples, section.temperature, section.max_new_tokens, seed)
+    answered = _ask(work, work.inputs["stage2"] / "model", lessons, sampling)
+    completions = work.output / "completions.parquet"
+    write_rows(completions, Answered, answered)
+    taught = [lesson.problem_id for lesson in lessons if lesson.teacher_steps]
+    query = """
+        select problem_id, count(*) as num_samples, count(*) filter (correct) as num_correct
+        from read_parquet($completions)
+        group by problem_id
+        having num_correct <= $max_pass_rate * num_samples and list_contains($taught, problem_id)
+        order by problem_id
+    """
+    with duckdb.connect() as connection:
+        parameters = {"completions": str(completions), "max_pass_rate": section.max_pass_rate, "taught": taught}
+        failures = [Failure(*row) for row in connection.execute(query, parameters).fetchall()]
+    write_rows(work.output / "failures.parquet", Failure, failures)
+    return {"problems": len(lessons), "persistent_failures": len(failures)}
+
+
+def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
+    """Write `evaluations.parquet`: the checkpoint's greedy answers to the held-out problems.
+
+    Raises `UserError` where the held-out split is empty.
+    """
+    section = work.recipe.evaluation
+    lessons = list(read_lessons(work.inputs["lessons"], section.split))[: section.max_problems]
+    if not lessons:
+        raise UserError(
+            f"evaluation.split: no problem is in the split {section.split!r}; raise problems.splits.{section.split}"
+        )
+    sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0)
+    answered = _ask(work, work.inputs[checkpoint] / "model", lessons, sampling)
+    write_rows(work.output / "evaluations.parquet", Answered, answered)
+    return {"problems": len(answered), "correct": sum(row.correct for row in answered)}
+
+
+def _ask(work: Work, model: Path, lessons: Sequence[Lesson], sampling: Sampling) -> list[Answered]:
+    from cotpipe.engines.local import TransformersEngine  # torch is loaded only where something is generated
+
+    if not lessons:
+        return []
+    engine = TransformersEngine(model, work.settings.engine_batch)
+    requests = [Request(lesson.problem_id, question_prompt(lesson.question)) for lesson in lessons]
+    answers = engine.generate(requests, sampling, lambda done, total: work.report(done, total, {}))
+    return [
+        _verdict(lesson, number, sample)
+        for lesson, samples in zip(lessons, answers, strict=True)
+        for number, sample in enumerate(samples)
+    ]
+
+
+def _verdict(lesson: Lesson, number: int, sample: Generated) -> Answered:
+    predicted = extract_answer(sample.text)
+    return Answered(
+        problem_id=lesson.problem_id,
+        sample=number,
+        question=lesson.question,
+        answer=lesson.answer,
+        completion=sample.text,
+        predicted=predicted,
+        correct=answers_match(predicted, lesson.answer),
+        valid_format=has_valid_format(sample.text),
+        num_tokens=sample.num_tokens,
+        truncated=sample.truncated,
+    )

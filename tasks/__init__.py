@@ -1,0 +1,1 @@
+"""Prefect tasks: one verb each, around the steps of the library."""

@@ -1,0 +1,139 @@
+"""The whole flow with a tiny random student: really trained, really evaluated, then reused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cotpipe.recipes import load_recipe
+from flows.curriculum import curriculum
+
+TINY = [
+    "name=tiny", "problems.source.num_problems=120", "stage1.max_problems=16", "stage1.batch_size=8",
+    "stage2.max_problems=8", "stage2.group_size=2", "stage2.max_new_tokens=8", "stage2.micro_batch=4",
+    "mining.max_problems=6", "mining.max_new_tokens=8",
+    "stage3.max_problems=4", "stage3.group_size=2", "stage3.max_new_tokens=8", "stage3.micro_batch=4",
+    "evaluation.max_problems=6", "evaluation.max_new_tokens=12", "stage1.max_length=1000",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(quiet):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(prefect, tiny_student, tmp_path_factory) -> Iterator[tuple[Path, dict]]:
+    store = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COTPIPE_STORE", str(store))
+        yield store, curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
+
+
+def folder(finished, kind: str) -> Path:
+    store, results = finished
+    return store / kind / results[kind]["reference"]["fingerprint"]
+
+
+def query(finished, sql: str, kind: str) -> list:
+    return duckdb.sql(
+        sql.format(*(f"read_parquet('{file}')" for file in sorted(folder(finished, kind).glob("*.parquet"))))
+    ).fetchall()
+
+
+def test_every_step_is_committed_and_accounts_for_its_rows(finished):
+    store, results = finished
+    assert len(results) == 16
+    assert not any(result["reused"] for result in results.values())
+    for kind in results:
+        record = json.loads((folder(finished, kind) / "record.json").read_text())
+        assert record["kind"] == kind
+        assert record["files"]
+        assert record["versions"]["trl"]
+    assert results["problems"]["counts"] == {"kept": 120, "dropped": 0}
+    assert results["rationales"]["counts"]["kept"] + results["rationales"]["counts"]["dropped"] == 120
+    assert list((store / ".drafts").iterdir()) == []
+
+
+def test_no_problem_is_taught_and_held_out(finished):
+    lessons = folder(finished, "lessons") / "lessons.parquet"
+    held_out = {row[0] for row in duckdb.sql(f"select problem_id from '{lessons}' where split = 'test'").fetchall()}
+    taught = set()
+    for stage in ("stage1", "stage2", "stage3"):
+        examples = folder(finished, f"{stage}-examples") / "examples.parquet"
+        ids = {row[0] for row in duckdb.sql(f"select problem_id from '{examples}'").fetchall()}
+        assert ids
+        assert not ids & taught
+        taught |= ids
+    assert not taught & held_out
+    evaluated = folder(finished, "evaluation-stage3") / "evaluations.parquet"
+    assert {row[0] for row in duckdb.sql(f"select problem_id from '{evaluated}'").fetchall()} <= held_out
+
+
+def test_checkpoints_are_plain_and_trained(finished):
+    for stage, steps in (("stage1", 2), ("stage2", 2), ("stage3", 1)):
+        path = folder(finished, stage) / "model"
+        AutoModelForCausalLM.from_pretrained(path)
+        assert AutoTokenizer.from_pretrained(path).eos_token == "<|im_end|>"
+        log = folder(finished, stage) / "training_log.parquet"
+        assert duckdb.sql(f"select max(step) from '{log}'").fetchall() == [(steps,)]
+
+
+def test_the_report_says_what_happened(finished):
+    text = (folder(finished, "report") / "report.md").read_text()
+    assert text.count("### ") == 5
+    assert "| stage 3 |" in text
+    assert "changes neither accuracy nor length beyond noise" in text
+    assert "a share that goes from 0.3 to 1 of the steps" in text
+
+
+def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(finished, tiny_student):
+    _, results = finished
+    again = curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
+    assert all(result["reused"] for result in again.values())
+    assert {kind: result["reference"] for kind, result in again.items()} == {
+        kind: result["reference"] for kind, result in results.items()
+    }
+    changed = curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}", "stage3.learning_rate=1e-5"]))
+    made = {kind for kind, result in changed.items() if not result["reused"]}
+    assert made == {"stage3", "evaluation-stage3", "report"}
+
+
+def test_a_cached_step_shows_as_cached(finished, tiny_student):
+    import asyncio
+
+    from prefect.client.orchestration import get_client
+
+    curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
+
+    async def newest_states() -> set[str]:
+        async with get_client() as client:
+            flow_run = (await client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
+            runs = await client.read_task_runs()
+            return {run.state.name for run in runs if run.flow_run_id == flow_run.id}
+
+    assert asyncio.run(newest_states()) == {"Cached"}
+
+
+def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_student, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTPIPE_STORE", str(tmp_path))
+    from cotpipe.curriculum import STEPS
+    from cotpipe.settings import Settings
+    from cotpipe.steps.step import run_step
+    from cotpipe.store import Store
+
+    recipe = load_recipe("demo", [*TINY, f"student.model={tiny_student}"])
+    artifacts = {}
+    for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
+        inputs = {name: artifacts[name] for name in STEPS[kind].inputs}
+        outcome = run_step(STEPS[kind], recipe, inputs, Store(tmp_path), Settings(), lambda *progress: None)
+        artifacts[kind] = outcome.reference
+        first = json.loads((folder(finished, kind) / "record.json").read_text())
+        assert [file.model_dump() for file in outcome.record.files] == first["files"]

@@ -1,0 +1,89 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotpipe.config import Masks, Stage1, Stage2, Stage3
+from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
+from cotpipe.masks import PLACEHOLDER
+from cotpipe.prompts import question_prompt
+from cotpipe.rows import Lesson
+
+
+def lesson(number: int, num_steps: int = 4) -> Lesson:
+    steps = [f"p{number}s{index}" for index in range(num_steps)]
+    return Lesson(f"id{number}", "stage1", 0.0, f"question {number}?", "7", steps, 20)
+
+
+LESSONS = [lesson(number, 2 + number % 4) for number in range(30)]
+
+
+def test_same_seed_same_rows_and_fresh_ones_per_epoch():
+    stage = Stage1(num_epochs=3, masks=Masks(amount="one", probability=0.7))
+    first, again = list(stage1_examples(LESSONS, stage, 1)), list(stage1_examples(LESSONS, stage, 1))
+    assert first == again
+    assert first != list(stage1_examples(LESSONS, stage, 2))
+    epochs = [[row for row in first if row.epoch == epoch] for epoch in range(3)]
+    assert [sorted(row.problem_id for row in rows) for rows in epochs] == [
+        sorted(one.problem_id for one in LESSONS)
+    ] * 3
+    assert [row.problem_id for row in epochs[0]] != [row.problem_id for row in epochs[1]]
+    prompts = [{row.problem_id: row.prompt for row in rows} for rows in epochs]
+    assert sum(prompts[0][one.problem_id] != prompts[1][one.problem_id] for one in LESSONS) > 15
+
+
+def test_published_stage1_masks_one_step_in_seven_of_ten_rows_and_shuffles():
+    stage = Stage1(num_epochs=40, masks=Masks(amount="one", probability=0.7))
+    rows = list(stage1_examples(LESSONS, stage, 3))
+    counts = Counter(len(row.masked) for row in rows)
+    assert set(counts) == {0, 1}
+    assert 0.65 < counts[1] / len(rows) < 0.75
+    for row in rows:
+        shown = [line[2:] for line in row.prompt[-1]["content"].splitlines() if line.startswith("- ")]
+        hidden = {row.teacher_steps[index] for index in row.masked}
+        assert sorted(shown) == sorted(
+            [step for step in row.teacher_steps if step not in hidden] + [PLACEHOLDER] * len(hidden)
+        )
+
+
+def test_stage2_keeps_the_order_and_one_step():
+    for row in stage2_examples(LESSONS, Stage2(), 5):
+        lines = [line for line in row.prompt[-1]["content"].splitlines() if line.startswith("Step ")]
+        assert [line.split(": ", 1)[1] for line in lines] == [
+            PLACEHOLDER if index in row.masked else step for index, step in enumerate(row.teacher_steps)
+        ]
+        assert len(row.masked) < len(row.teacher_steps)
+
+
+def test_a_rising_share_ends_at_the_bare_question():
+    stage = Stage1(masks=Masks(amount="share", first_share=0.0, last_share=1.0, ramp=0.5))
+    rows = list(stage1_examples(LESSONS, stage, 1))
+    assert rows[0].masked == []
+    bare = [
+        row.prompt == question_prompt(next(o.question for o in LESSONS if o.problem_id == row.problem_id))
+        for row in rows
+    ]
+    assert all(bare[len(rows) // 2 + 1 :])
+    assert not any(bare[: len(rows) // 4])
+
+
+def test_stage3_anneals_the_hint_away():
+    lessons = LESSONS * 1
+    rows = list(stage3_examples(lessons, Stage3(num_epochs=10), 1))
+    hinted = [len(row.prompt[-1]["content"]) > 40 for row in rows]
+    third = len(rows) // 3
+    assert sum(hinted[:third]) > sum(hinted[third : 2 * third]) > sum(hinted[2 * third :])
+    assert hinted[0]
+    assert not hinted[-1]
+
+
+@given(st.integers(0, 1000))
+def test_no_prompt_shows_what_is_masked(seed):
+    for make, stage in ((stage1_examples, Stage1()), (stage2_examples, Stage2())):
+        for row in make(LESSONS[:6], stage, seed):
+            shown = row.prompt[-1]["content"]
+            assert not any(row.teacher_steps[index] in shown for index in row.masked)
+
+
+def test_lessons_without_a_rationale_are_not_taught():
+    assert list(stage1_examples([lesson(1, 0)], Stage1(), 1)) == []

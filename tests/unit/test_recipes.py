@@ -1,0 +1,60 @@
+import pytest
+
+from cotpipe.errors import UserError
+from cotpipe.recipes import load_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads(name):
+    assert load_recipe(name).name == name
+
+
+def test_overrides_win():
+    recipe = load_recipe("demo", ["stage2.learning_rate=2e-6", "problems.source.num_problems=50", "name=mine"])
+    assert (recipe.stage2.learning_rate, recipe.problems.source.num_problems, recipe.name) == (2e-6, 50, "mine")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage2.learning_rat=1", "stage2.learning_rat: unknown key"),
+        ("nonsense=1", "nonsense: unknown key"),
+        ("stage2.group_size=1", "stage2.group_size: .*greater than or equal to 2.*got 1"),
+        ("problems.source.kind=floppy", "problems.source: .*floppy"),
+        ("stage1.batch_size=7", "stage1: batch_size .7. is not a multiple of micro_batch"),
+        ("problems.splits.test=0.9", "problems.splits: the shares of the splits must add up to 1"),
+        ("stage2", "write it as section.field=value"),
+        ("name.x=1", "'name' is a value, not a section"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_mistakes_name_the_key(override, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("demo", [override])
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="no shipped recipe of that name .*demo"):
+        load_recipe("nothing")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("stage1: [")
+    with pytest.raises(UserError, match=r"broken.yaml: not valid YAML"):
+        load_recipe(str(broken))
+    broken.write_text("- 1")
+    with pytest.raises(UserError, match="mapping of sections"):
+        load_recipe(str(broken))
+
+
+def test_every_field_has_a_description():
+    from cotpipe.config import Recipe
+
+    def fields(schema):
+        for name, definition in schema.get("$defs", {}).items():
+            for key, value in definition.get("properties", {}).items():
+                if key != "kind":
+                    yield f"{name}.{key}", value
+        for key, value in schema["properties"].items():
+            yield key, value
+
+    missing = [name for name, value in fields(Recipe.model_json_schema()) if not value.get("description")]
+    assert missing == []

@@ -1,0 +1,29 @@
+from collections import Counter
+
+from cotpipe.config import SplitShares
+from cotpipe.splits import near_duplicates, position_of, split_at
+
+
+def test_shares_are_met_and_nothing_moves_when_problems_are_added():
+    shares = SplitShares()
+    few = {f"id{number}": split_at(position_of(f"id{number}"), shares) for number in range(1000)}
+    many = {f"id{number}": split_at(position_of(f"id{number}"), shares) for number in range(5000)}
+    assert all(many[key] == split for key, split in few.items())
+    for split, count in Counter(many.values()).items():
+        assert abs(count / 5000 - getattr(shares, split)) < 0.03
+
+
+def test_empty_splits_get_nothing():
+    shares = SplitShares(stage1=0.5, stage2=0.5, mining=0, validation=0, test=0)
+    assert {split_at(number / 100, shares) for number in range(100)} == {"stage1", "stage2"}
+    assert split_at(0.9999999999999, shares) == "stage2"
+
+
+def test_near_duplicates_of_held_out_questions():
+    held_out = ["Mia has 12 apples and buys 9 more. How many apples does Mia have now?"]
+    questions = [
+        ("same", "Mia has 12 apples, and buys 9 more! How many apples does Mia have now"),
+        ("other numbers", "Mia has 30 apples and buys 4 more. How many apples does Mia have now?"),
+        ("other", "A train leaves at noon with 40 people. How many are on it?"),
+    ]
+    assert set(near_duplicates(questions, held_out, 0.9)) == {"same"}
