@@ -127,7 +127,7 @@ def _question(story: _Story) -> str:
 
 def _write(story: _Story, rng: random.Random) -> list[str]:
     """One rationale: a wording (terse, plain, verbose), steps restated at the start, merged in the middle."""
-    wording = rng.choices((_terse, _plain, _verbose), weights=(30, 55, 15))[0]
+    wording = rng.choices((_terse, _plain, _verbose), weights=(40, 50, 10))[0]
     lines = [wording(story, step, rng) for step in story.steps]
     if rng.random() < 0.3:
         merged = rng.randrange(len(lines) - 1)

@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_
 from prefect.testing.utilities import prefect_test_harness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cotpipe.curriculum import STEPS
 from cotpipe.recipes import load_recipe
 from flows.curriculum import curriculum
 
@@ -113,18 +114,21 @@ def test_a_cached_step_shows_as_cached(finished, tiny_student):
 
     curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
 
-    async def newest_states() -> set[str]:
-        async with get_client() as client:
+    async def final_states() -> list[str]:
+        """The server writes the states of task runs a little after the flow is done."""
+        async with asyncio.timeout(60), get_client() as client:
             flow_run = (await client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
-            runs = await client.read_task_runs()
-            return {run.state.name for run in runs if run.flow_run_id == flow_run.id}
+            while True:
+                runs = [run for run in await client.read_task_runs() if run.flow_run_id == flow_run.id]
+                if len(runs) == len(STEPS) and all(run.state.is_final() for run in runs):
+                    return [run.state.name for run in runs]
+                await asyncio.sleep(0.1)
 
-    assert asyncio.run(newest_states()) == {"Cached"}
+    assert set(asyncio.run(final_states())) == {"Cached"}
 
 
 def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_student, tmp_path, monkeypatch):
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path))
-    from cotpipe.curriculum import STEPS
     from cotpipe.settings import Settings
     from cotpipe.steps.step import run_step
     from cotpipe.store import Store
