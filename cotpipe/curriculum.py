@@ -9,7 +9,7 @@ from cotpipe.errors import UserError
 from cotpipe.report import CHECKPOINTS
 from cotpipe.steps import answer, prepare, report, student, train
 from cotpipe.steps.step import Step
-from cotpipe.store import file_sha256
+from cotpipe.storage import file_sha256
 
 
 def _fields(*paths: str) -> Any:

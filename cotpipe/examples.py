@@ -1,11 +1,15 @@
 """Training examples of the three stages: which steps a prompt shows, in which order, and what is hidden when.
 
 All epochs of a stage stand in one table, in training order, so the trainer only has to read it from the top: each
-epoch has its own order and its own masks, and a resumed stage sees the same rows as an undisturbed one.
+epoch has its own order and its own masks, and a resumed stage sees the same rows as an undisturbed one. Lessons come
+as an Arrow table of `rows.Lesson`, in which a million take some hundred megabytes.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cotpipe import prompts
 from cotpipe.config import Masks, Stage1, Stage2, Stage3, Training
@@ -15,8 +19,9 @@ from cotpipe.randomness import named_random
 from cotpipe.rationale import format_rationale
 from cotpipe.rows import Example, Lesson
 
+_ROWS_AT_ONCE = 10_000
 
-def stage1_examples(lessons: Sequence[Lesson], stage: Stage1, seed: int) -> Iterator[Example]:
+def stage1_examples(lessons: pa.Table, stage: Stage1, seed: int) -> Iterator[Example]:
     """Reconstruction: the steps shuffled, some masked; once all of them are masked, the bare question."""
 
     def prompt(lesson: Lesson, progress: float, rng: random.Random) -> tuple[list[Message], list[int]]:
@@ -29,7 +34,7 @@ def stage1_examples(lessons: Sequence[Lesson], stage: Stage1, seed: int) -> Iter
     return _examples("stage1", lessons, stage, seed, prompt)
 
 
-def stage2_examples(lessons: Sequence[Lesson], stage: Stage2, seed: int) -> Iterator[Example]:
+def stage2_examples(lessons: pa.Table, stage: Stage2, seed: int) -> Iterator[Example]:
     """Completion: the steps in order, some masked; once all of them are masked, the bare question."""
 
     def prompt(lesson: Lesson, progress: float, rng: random.Random) -> tuple[list[Message], list[int]]:
@@ -41,7 +46,7 @@ def stage2_examples(lessons: Sequence[Lesson], stage: Stage2, seed: int) -> Iter
     return _examples("stage2", lessons, stage, seed, prompt)
 
 
-def stage3_examples(lessons: Sequence[Lesson], stage: Stage3, seed: int) -> Iterator[Example]:
+def stage3_examples(lessons: pa.Table, stage: Stage3, seed: int) -> Iterator[Example]:
     """Rewriting: the teacher's rationale as a hint, in ever fewer of the prompts, at last the bare question."""
 
     def prompt(lesson: Lesson, progress: float, rng: random.Random) -> tuple[list[Message], list[int]]:
@@ -54,17 +59,18 @@ def stage3_examples(lessons: Sequence[Lesson], stage: Stage3, seed: int) -> Iter
 
 def _examples(
     purpose: str,
-    lessons: Sequence[Lesson],
+    lessons: pa.Table,
     stage: Training,
     seed: int,
     prompt: Callable[[Lesson, float, random.Random], tuple[list[Message], list[int]]],
 ) -> Iterator[Example]:
-    taught = [lesson for lesson in lessons if lesson.teacher_steps][: stage.max_problems]
+    taught = lessons.filter(pc.list_value_length(lessons["teacher_steps"]) > 0)
+    taught = taught.slice(0, stage.max_problems)
     total = len(taught) * stage.num_epochs
     for epoch in range(stage.num_epochs):
-        order = list(taught)
+        order = list(range(len(taught)))
         named_random(seed, f"{purpose} order", epoch).shuffle(order)
-        for index, lesson in enumerate(order):
+        for index, lesson in enumerate(_take(taught, order)):
             progress = (epoch * len(taught) + index) / max(total - 1, 1)
             rng = named_random(seed, f"{purpose} prompt", lesson.problem_id, epoch)
             messages, masked = prompt(lesson, progress, rng)
@@ -78,6 +84,13 @@ def _examples(
                 teacher_steps=lesson.teacher_steps,
                 teacher_words=lesson.teacher_words,
             )
+
+
+def _take(lessons: pa.Table, order: Sequence[int]) -> Iterator[Lesson]:
+    """The lessons in an order; the table is compact, and few of its rows at a time become objects."""
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+        for row in lessons.take(order[start : start + _ROWS_AT_ONCE]).to_pylist():
+            yield Lesson(**row)
 
 
 def _mask(

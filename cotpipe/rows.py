@@ -1,13 +1,14 @@
 """The row types of every table, and reading and writing them as Parquet. Rows join on `problem_id`."""
 
 import types
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cotpipe.prompts import Message
@@ -100,16 +101,30 @@ class Failure:
     num_correct: int
 
 
+@dataclass(frozen=True)
+class Logged:
+    """One figure that a training process logged."""
+
+    step: int  # optimizer steps done
+    name: str
+    value: float
+
+
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """Write rows of one type as a Parquet file, a bounded number of them in memory; returns how many there were."""
-    schema = schema_of(row_type)
     count = 0
     iterator = iter(rows)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema_of(row_type), compression="zstd") as writer:
         while chunk := list(islice(iterator, _ROWS_PER_GROUP)):
-            writer.write_table(pa.Table.from_pylist([asdict(row) for row in chunk], schema=schema))  # type: ignore[call-overload]
+            writer.write_table(to_table(row_type, chunk))
             count += len(chunk)
     return count
+
+
+def to_table(row_type: type[Row], rows: Sequence[Row]) -> pa.Table:
+    """Rows of one type as an Arrow table."""
+    schema = schema_of(row_type)
+    return pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
 
 
 def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
@@ -119,6 +134,11 @@ def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
         for batch in file.iter_batches(_ROWS_PER_GROUP, columns=names):
             for row in batch.to_pylist():
                 yield row_type(**row)
+
+
+def read_table(path: Path, row_type: type, chosen: pc.Expression | None = None) -> pa.Table:
+    """The rows of a file (those that an expression chooses), in their order, as an Arrow table."""
+    return pq.read_table(path, columns=schema_of(row_type).names, filters=chosen)
 
 
 def schema_of(row_type: type) -> pa.Schema:

@@ -1,7 +1,15 @@
-"""The store: a step's output lives at `<root>/<kind>/<fingerprint>/`, complete once its `record.json` is there.
+"""The store: a step's output lives at `<store>/<kind>/<fingerprint>/`, complete once its `record.json` is there.
 
 A fingerprint is the hash of what decides the content: the step's name and version, the recipe fields that it reads,
-and the fingerprints of its inputs. A folder appears under its name in one rename, finished, and is never changed.
+and the fingerprints of its inputs. Inside lies one folder per attempt to make it, which is never changed once the
+record names it; so two runs that make the same artifact at the same time can never mix their files.
+
+    stage2/0123.../record.json            names the attempt that counts, its files, sizes and checksums
+    stage2/0123.../4f0c51e2/model/...     the files of that attempt
+    stage2/0123.../damaged-4f0c51e2.json  says that this attempt is not to be used any more
+    stage2/0123.../refreshed.json         names the artifact that takes this one's place (`--refresh`)
+    stage2/0123.../lease-1.json           names the run that is making it (see `leases`)
+    stage2/0123.../checkpoints/...        what a stage in training can go on from (see `checkpoints`)
 """
 
 import hashlib
@@ -10,29 +18,46 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from cotpipe.cache import Cache
+from cotpipe.errors import RunError, UserError
+from cotpipe.settings import Settings
+from cotpipe.storage import LocalStorage, Storage, file_sha256, open_storage
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
-_DRAFTS = ".drafts"
-_DAMAGED = ".damaged"
+REFRESHED = "refreshed.json"
+_READS_AT_ONCE = 16
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _inside(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} leads out of the artifact's folder")
+    return path
+
+
+Kind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
 class Reference(_Model):
     """What travels between steps in place of their tables: the name of an artifact."""
 
-    kind: str
-    fingerprint: str
+    kind: Kind
+    fingerprint: Fingerprint
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.fingerprint}"
@@ -41,7 +66,7 @@ class Reference(_Model):
 class StoredFile(_Model):
     """One file of an artifact."""
 
-    path: str  # relative to the artifact's folder
+    path: Annotated[str, AfterValidator(_inside)]  # relative to the attempt's folder
     size: int  # bytes
     sha256: str
 
@@ -50,15 +75,35 @@ class Record(_Model):
     """What an artifact says about itself."""
 
     schema_version: int = SCHEMA_VERSION
-    kind: str
-    fingerprint: str
+    kind: Kind
+    fingerprint: Fingerprint
+    attempt: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
     step_version: int
     fields: dict[str, Any]  # the recipe fields that the step reads
     inputs: dict[str, str]  # fingerprints of the inputs, by their kind
     counts: dict[str, int]  # rows kept and dropped, as the step reports them
     files: list[StoredFile]
     versions: dict[str, str]  # packages that made it
+    made_at: str  # UTC, ISO 8601
     seconds: float
+
+    @property
+    def reference(self) -> Reference:
+        """The artifact's name."""
+        return Reference(kind=self.kind, fingerprint=self.fingerprint)
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie in the store."""
+        return f"{self.reference}/{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A local folder to fill, and the attempt that it will be."""
+
+    path: Path
+    attempt: str
 
 
 def fingerprint_of(kind: str, step_version: int, fields: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -66,84 +111,211 @@ def fingerprint_of(kind: str, step_version: int, fields: Mapping[str, Any], inpu
 
     Raises `TypeError` or `ValueError` for what canonical JSON cannot hold (sets, NaN, objects).
     """
-    identity = {"kind": kind, "version": step_version, "fields": fields, "inputs": inputs}
+    return _digest({"kind": kind, "version": step_version, "fields": fields, "inputs": inputs})
+
+
+def _digest(identity: Any) -> str:
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 class Store:
-    """Artifacts under one folder.
+    """Artifacts at one address.
 
     >>> import tempfile
-    >>> store = Store(Path(tempfile.mkdtemp()))
+    >>> store = Store(LocalStorage(Path(tempfile.mkdtemp())))
     >>> store.find(Reference(kind="problems", fingerprint="0" * 32)) is None
     True
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, storage: Storage, cache: Cache | None = None) -> None:
+        assert cache or isinstance(storage, LocalStorage), "what lies elsewhere needs a local cache"
+        self.storage = storage
+        self._cache = cache
 
-    def folder(self, reference: Reference) -> Path:
-        """Where the artifact lies, or would lie."""
-        return self.root / reference.kind / reference.fingerprint
+    def latest(self, reference: Reference) -> Reference:
+        """The artifact itself, or the one that a `--refresh` has put in its place."""
+        data = self.storage.read(f"{reference}/{REFRESHED}")
+        return Reference(kind=reference.kind, fingerprint=json.loads(data)["fingerprint"]) if data else reference
+
+    def next_refresh(self, reference: Reference) -> Reference:
+        """The name that the next refresh of an artifact takes; the same until `put_in_place` is called."""
+        data = self.storage.read(f"{reference}/{REFRESHED}")
+        number = json.loads(data)["number"] + 1 if data else 1
+        return Reference(kind=reference.kind, fingerprint=_digest([reference.fingerprint, "refresh", number]))
+
+    def put_in_place(self, reference: Reference, refreshed: Reference) -> None:
+        """Let `latest` find the refreshed artifact from now on."""
+        data = self.storage.read(f"{reference}/{REFRESHED}")
+        number = json.loads(data)["number"] + 1 if data else 1
+        entry = {"fingerprint": refreshed.fingerprint, "number": number}
+        self.storage.replace(f"{reference}/{REFRESHED}", json.dumps(entry).encode())
+
+    def record(self, reference: Reference) -> Record | None:
+        """The record of an artifact, whatever its files are like.
+
+        Raises `UserError` for the record of a newer cotpipe, `RunError` for one that cannot be read.
+        """
+        data = self.storage.read(f"{reference}/{RECORD}")
+        return read_record(data, str(reference)) if data is not None else None
+
+    def records(self, kind: str = "") -> list[Record]:
+        """The records of all complete artifacts (of one kind), whatever their files are like."""
+        names = [name for name in self.storage.sizes(kind) if name.split("/")[-1] == RECORD]
+        references = [Path(kind, name).parent.as_posix().split("/") for name in names]
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            found = pool.map(lambda parts: self.record(Reference(kind=parts[0], fingerprint=parts[1])), references)
+            return sorted(filter(None, found), key=lambda record: (record.kind, record.made_at, record.fingerprint))
 
     def find(self, reference: Reference) -> Record | None:
         """The record of a complete, undamaged artifact; None where there is none.
 
-        Every file is checked against its size and checksum. A damaged artifact is reported and moved aside, so that
-        the next run builds it again.
+        Every file is checked: its size, and its checksum where the store is a local disk. What is damaged is
+        reported and marked, so that it is not used again.
         """
-        folder = self.folder(reference)
-        if not (folder / RECORD).is_file():
+        record = self.record(reference)
+        if record is None or self.is_marked_damaged(record):
             return None
-        record = Record.model_validate_json((folder / RECORD).read_bytes())
-        damaged = [file.path for file in record.files if not _is_intact(folder / file.path, file)]
-        if not damaged:
-            return record
-        aside = self.root / _DAMAGED / f"{reference.kind}-{reference.fingerprint}-{uuid.uuid4().hex[:8]}"
-        logger.warning("%s is damaged (%s); moved to %s, it will be built again", reference, ", ".join(damaged), aside)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(aside)
-        return None
+        if damaged := self.damaged_files(record, hashing=isinstance(self.storage, LocalStorage)):
+            self.mark_damaged(record, damaged)
+            return None
+        return record
+
+    def damaged_files(self, record: Record, hashing: bool) -> list[str]:
+        """The files that are not what the record says: missing, of another size, or (if `hashing`) changed."""
+        sizes = self.storage.sizes(record.folder)
+        wrong = [file.path for file in record.files if sizes.get(file.path) != file.size]
+        if hashing and not wrong:
+            with ThreadPoolExecutor() as pool:
+                sums = pool.map(lambda file: self.storage.sha256(f"{record.folder}/{file.path}"), record.files)
+                wrong = [file.path for file, found in zip(record.files, sums, strict=True) if found != file.sha256]
+        return wrong
+
+    def mark_damaged(self, record: Record, files: list[str]) -> None:
+        """Report damage, and see to it that nobody uses the artifact again."""
+        logger.warning(
+            "%s is damaged (%s); it will not be used and is built again by the next run that needs it",
+            record.reference,
+            ", ".join(files),
+        )
+        self.storage.create(f"{record.reference}/damaged-{record.attempt}.json", json.dumps(files).encode())
+
+    def is_marked_damaged(self, record: Record) -> bool:
+        """Whether somebody has found the artifact damaged."""
+        return self.storage.read(f"{record.reference}/damaged-{record.attempt}.json") is not None
+
+    def path(self, record: Record, name: str) -> Path:
+        """A local path of one file or folder of an artifact that `find` has returned, fetched where it lies on S3.
+
+        Raises `RunError` where what was fetched is damaged.
+        """
+        files = [file for file in record.files if file.path == name or file.path.startswith(f"{name}/")]
+        assert files, f"{record.reference} holds no {name}"
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.root / record.folder / name
+        assert self._cache
+        folder = self._cache.entry(record.folder)
+        with ThreadPoolExecutor(4) as pool:
+            intact = list(pool.map(lambda file: self._fetch(record, file, folder), files))
+        if damaged := [file.path for file, good in zip(files, intact, strict=True) if not good]:
+            self.mark_damaged(record, damaged)
+            raise RunError(f"{record.reference} is damaged ({', '.join(damaged)}); run again to build it anew")
+        return folder / name
+
+    def _fetch(self, record: Record, file: StoredFile, folder: Path) -> bool:
+        """Copy one file into the cache; a file there is whole, for it gets its name after it is checked."""
+        target = folder / file.path
+        if target.is_file():
+            return True
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.storage.fetch(f"{record.folder}/{file.path}", part)
+            if file_sha256(part) != file.sha256:
+                return False
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return True
 
     @contextmanager
-    def draft(self) -> Iterator[Path]:
-        """An empty folder that a step fills; gone at the end unless `commit` has taken it."""
-        folder = self.root / _DRAFTS / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def draft(self, reference: Reference) -> Iterator[Draft]:
+        """An empty local folder that a step fills; gone at the end unless `commit` has taken it.
 
-    def commit(self, draft: Path, record: Record) -> Record:
-        """Make a filled draft the artifact that its record names, record last; returns the record with its files.
+        The caller holds the artifact's lease: what dead attempts have left behind is removed.
+        """
+        self._remove_leftovers(reference)
+        attempt = uuid.uuid4().hex[:8]
+        if isinstance(self.storage, LocalStorage):
+            path = self.storage.root / str(reference) / attempt
+        else:
+            assert self._cache
+            path = self._cache.entry(f"{reference}/{attempt}")
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            yield Draft(path, attempt)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    def _remove_leftovers(self, reference: Reference) -> None:
+        record = self.record(reference)
+        kept = {record.attempt} if record else set()
+        names = self.storage.sizes(str(reference))
+        kept |= {name.split("-")[1].split(".")[0] for name in names if name.startswith("damaged-")}
+        attempts = {name.split("/")[0] for name in names if "/" in name} - {"checkpoints"}
+        for attempt in attempts - kept:
+            self.storage.remove(f"{reference}/{attempt}")
+
+    def commit(self, draft: Draft, record: Record) -> Record:
+        """Make a filled draft the artifact that its record names, record last; returns the record that counts.
 
         Where another run has committed the same artifact meanwhile, that one stays.
         """
-        files = [path for path in sorted(draft.rglob("*")) if path.is_file()]
-        described = [_describe(path, draft) for path in files]
-        complete = record.model_copy(update={"files": described})
-        (draft / RECORD).write_text(complete.model_dump_json(indent=2), encoding="utf-8")
-        target = self.folder(Reference(kind=record.kind, fingerprint=record.fingerprint))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.rename(target)
-        except OSError:
-            if not (target / RECORD).is_file():
-                raise
-        return complete
+        files = [describe_file(path, draft.path) for path in sorted(draft.path.rglob("*")) if path.is_file()]
+        complete = record.model_copy(update={"files": files, "attempt": draft.attempt})
+        self.storage.put_folder(draft.path, complete.folder)
+        name = f"{complete.reference}/{RECORD}"
+        earlier = self.record(complete.reference)
+        if earlier and self.is_marked_damaged(earlier):
+            self.storage.remove(name)
+        if self.storage.create(name, complete.model_dump_json(indent=2).encode()):
+            return complete
+        self.storage.remove(complete.folder)
+        winner = self.record(complete.reference)
+        assert winner, "somebody else's record was there a moment ago"
+        return winner
 
 
-def _describe(path: Path, folder: Path) -> StoredFile:
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name.
+
+    Raises `UserError` where it cannot be reached.
+    """
+    storage = open_storage(settings)
+    storage.check()
+    cache = None
+    if not isinstance(storage, LocalStorage):
+        cache = Cache(settings.cache.expanduser(), storage.address, int(settings.cache_gb * 1e9))
+    return Store(storage, cache)
+
+
+def read_record(data: bytes, name: str) -> Record:
+    """A record from its JSON; see `Store.record` for what it raises."""
+    try:
+        version = json.loads(data)["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{name} was written by a newer cotpipe (record schema {version}, this one reads {SCHEMA_VERSION}); "
+                "update cotpipe, or set COTPIPE_STORE to another store"
+            )
+        return Record.model_validate_json(data)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise RunError(
+            f"{name}/{RECORD} is not a record ({str(error).splitlines()[0]}); remove that file to build it again"
+        ) from error
+
+
+def describe_file(path: Path, folder: Path) -> StoredFile:
+    """What a record says about a file under `folder`."""
     return StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=file_sha256(path))
-
-
-def _is_intact(path: Path, file: StoredFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and file_sha256(path) == file.sha256
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

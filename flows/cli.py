@@ -14,8 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rich.console import Console
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.plan import name_artifacts, plan_run
 from cotpipe.recipes import describe, load_recipe, shipped_recipes
 from cotpipe.rewards import RewardName, RewardParts, recovery_reward, rewrite_reward
+from cotpipe.settings import Settings
+from cotpipe.store import Reference, open_store
+from flows import store_cli
+from flows.results import show_plan, show_results
+from flows.store_cli import StoreOption
 
 app = typer.Typer(
     help="Distil a teacher's chains of thought into a small student, in three stages.",
@@ -23,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for command in (store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc):
+    app.command()(command)
 _debug = False
 
 
@@ -53,28 +61,38 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a field: stage2.learning_rate=2e-6."),
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder of all artifacts [default: $COTPIPE_STORE or ./store].")
+    store: StoreOption = None,
+    refresh: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Do a step again although the store has it, and all that follows from it."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
 ) -> None:
     """Run the whole curriculum. What the store already has is reused, so an interrupted run goes on where it was."""
     options(debug or _debug)
     if store is not None:
-        os.environ["COTPIPE_STORE"] = str(store)
+        os.environ["COTPIPE_STORE"] = store
     loaded = load_recipe(recipe, set_ or [])
+    opened = open_store(Settings())
+    name_artifacts(loaded, opened, refresh or [])
+    if dry_run:
+        show_plan(loaded.name, plan_run(loaded, opened, refresh or []), Console())
+        return
     # Prefect takes seconds to import; the mistakes above are told at once.
     from flows.curriculum import curriculum
-    from flows.results import show_results
 
     interrupted = _remember_interrupts()
     try:
-        results = curriculum(loaded)
+        results = curriculum(loaded, tuple(refresh or ()))
     except (KeyboardInterrupt, httpx.TransportError) as error:
         if interrupted:
             raise RunError("interrupted; finished steps are kept, run the same command again to go on") from None
         raise RunError(f"Prefect's server cannot be reached ({error}); check PREFECT_API_URL, or unset it") from error
-    show_results(results, Console())
+    artifacts = {kind: Reference.model_validate(result["reference"]) for kind, result in results.items()}
+    show_results(artifacts, opened, Console())
 
 
 def _remember_interrupts() -> list[int]:

@@ -47,11 +47,19 @@ class StepProgress:
         self._bars.update(self._bar, completed=total, total=total, figures=outcome)
         self._logger.info("%s: %s", self._kind, outcome)
 
+    def note(self, text: str) -> None:
+        """Show why nothing is being done."""
+        self._bars.update(self._bar, figures=text)
+        self._log_now_and_then(text)
+
     def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
         """Show how much is done, and the figures that matter to a reader."""
         shown = "  ".join(f"{name} {figures[name]:.3g}" for name in _SHOWN if name in figures)
         self._bars.update(self._bar, completed=done, total=total, figures=shown)
+        self._log_now_and_then(f"{done} of {total}  {shown}")
+
+    def _log_now_and_then(self, text: str) -> None:
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._logger.info("%s: %d of %d  %s", self._kind, done, total, shown)
+            self._logger.info("%s: %s", self._kind, text)

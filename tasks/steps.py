@@ -11,16 +11,18 @@ from cotpipe.config import Recipe
 from cotpipe.curriculum import STEPS
 from cotpipe.settings import Settings
 from cotpipe.steps.step import run_step
-from cotpipe.store import Reference, Store
+from cotpipe.store import Reference, open_store
 from tasks.progress import StepProgress
 
 
-def _run(kind: str, recipe: Recipe, artifacts: Mapping[str, Reference]) -> "State[dict[str, Any]]":
+def _run(
+    kind: str, recipe: Recipe, artifacts: Mapping[str, Reference], refresh: bool = False
+) -> "State[dict[str, Any]]":
     """Make or reuse the artifact `kind`; the result is its reference, whether it was reused, and its counts."""
     step, settings = STEPS[kind], Settings()
     inputs = {name: artifacts[name] for name in step.inputs}
     with StepProgress(kind) as progress:
-        outcome = run_step(step, recipe, inputs, Store(settings.store), settings, progress)
+        outcome = run_step(step, recipe, inputs, open_store(settings), settings, progress, refresh)
         counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in outcome.record.counts.items())
         progress.finish(f"reused: {counts}" if outcome.reused else counts)
     result = {"reference": outcome.reference.model_dump(), "reused": outcome.reused, "counts": outcome.record.counts}

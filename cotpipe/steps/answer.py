@@ -22,10 +22,10 @@ def mine_failures(work: Work) -> dict[str, int]:
     Only the mining split is asked, so a held-out problem can never become a training problem here.
     """
     section = work.recipe.mining
-    lessons = list(read_lessons(work.inputs["lessons"], "mining"))[: section.max_problems]
+    lessons = list(read_lessons(work.input("lessons", "lessons.parquet"), "mining"))[: section.max_problems]
     seed = named_seed(work.recipe.seed, "mining")
     sampling = Sampling(section.num_samples, section.temperature, section.max_new_tokens, seed)
-    answered = _ask(work, work.inputs["stage2"] / "model", lessons, sampling)
+    answered = _ask(work, work.input("stage2", "model"), lessons, sampling)
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
     taught = [lesson.problem_id for lesson in lessons if lesson.teacher_steps]
@@ -49,13 +49,13 @@ def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
     Raises `UserError` where the held-out split is empty.
     """
     section = work.recipe.evaluation
-    lessons = list(read_lessons(work.inputs["lessons"], section.split))[: section.max_problems]
+    lessons = list(read_lessons(work.input("lessons", "lessons.parquet"), section.split))[: section.max_problems]
     if not lessons:
         raise UserError(
             f"evaluation.split: no problem is in the split {section.split!r}; raise problems.splits.{section.split}"
         )
     sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0)
-    answered = _ask(work, work.inputs[checkpoint] / "model", lessons, sampling)
+    answered = _ask(work, work.input(checkpoint, "model"), lessons, sampling)
     write_rows(work.output / "evaluations.parquet", Answered, answered)
     return {"problems": len(answered), "correct": sum(row.correct for row in answered)}
 

@@ -38,7 +38,7 @@ def collect_problems(work: Work) -> dict[str, int]:
 def collect_rationales(work: Work) -> dict[str, int]:
     """Ask the teacher, verify what it says, write `rationales.parquet` and `rejects.parquet`."""
     teacher, seed = work.recipe.teacher, work.recipe.seed
-    problems = list(read_rows(work.inputs["problems"] / "problems.parquet", Problem))
+    problems = list(read_rows(work.input("problems", "problems.parquet"), Problem))
     requests = [Request(problem.problem_id, question_prompt(problem.question)) for problem in problems]
     sampling = Sampling(teacher.num_samples, 0.0, 0, named_seed(seed, "teacher"))
     answers = ReferenceEngine(problems).generate(requests, sampling, lambda done, total: work.report(done, total, {}))
@@ -66,11 +66,11 @@ def plan_lessons(work: Work) -> dict[str, int]:
     Training problems whose question nearly repeats a held-out one go to `rejects.parquet`.
     """
     section = work.recipe.problems
-    chosen = _choose(work.inputs["rationales"] / "rationales.parquet", work.recipe.teacher.choice, work.recipe.seed)
+    chosen = _choose(work.input("rationales", "rationales.parquet"), work.recipe.teacher.choice, work.recipe.seed)
     lessons = sorted(
         (
             _lesson(problem, chosen.get(problem.problem_id), section.splits)
-            for problem in read_rows(work.inputs["problems"] / "problems.parquet", Problem)
+            for problem in read_rows(work.input("problems", "problems.parquet"), Problem)
         ),
         key=lambda lesson: (lesson.position, lesson.problem_id),
     )
@@ -129,9 +129,9 @@ def _lesson(problem: Problem, rationale: TeacherRationale | None, shares: SplitS
     )
 
 
-def read_lessons(folder: Path, split: str) -> Iterator[Lesson]:
+def read_lessons(path: Path, split: str) -> Iterator[Lesson]:
     """The lessons of one split, in their order."""
-    return (lesson for lesson in read_rows(folder / "lessons.parquet", Lesson) if lesson.split == split)
+    return (lesson for lesson in read_rows(path, Lesson) if lesson.split == split)
 
 
 def _refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field: str) -> None:

@@ -8,7 +8,7 @@ from cotpipe.steps.step import Work
 
 def report(work: Work) -> dict[str, int]:
     """Write `report.md`."""
-    files = {name: work.inputs[f"evaluation-{name}"] / "evaluations.parquet" for name in CHECKPOINTS}
+    files = {name: work.input(f"evaluation-{name}", "evaluations.parquet") for name in CHECKPOINTS}
     rows = read_evaluations(files)
     write_report(
         work.output / "report.md", work.recipe, rows, {stage: _steps(work, stage) for stage in CHECKPOINTS[1:]}
@@ -17,5 +17,5 @@ def report(work: Work) -> dict[str, int]:
 
 
 def _steps(work: Work, stage: str) -> int:
-    log = pq.read_table(work.inputs[stage] / "training_log.parquet", columns=["step"])
+    log = pq.read_table(work.input(stage, "training_log.parquet"), columns=["step"])
     return max(log["step"].to_pylist(), default=0)

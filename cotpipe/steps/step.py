@@ -8,20 +8,42 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError
+from cotpipe.leases import holder, try_lease
 from cotpipe.settings import Settings
 from cotpipe.store import Record, Reference, Store, fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[int, int, Mapping[str, float]], None]
-"""Progress of a step: how much is done, out of how much, and figures worth seeing."""
-
 _VERSIONED = ("cotpipe", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow")
+
+
+class Report(Protocol):
+    """Progress of a step."""
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
+        """Tell how much is done, out of how much, and figures worth seeing."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tell why nothing is being done."""
+        ...
+
+
+class Silent:
+    """A `Report` that nobody looks at."""
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
+        """Tell nobody."""
+
+    def note(self, text: str) -> None:
+        """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +52,9 @@ class Work:
 
     recipe: Recipe
     settings: Settings
-    inputs: Mapping[str, Path]  # folders of the input artifacts, by kind
+    input: Callable[[str, str], Path]  # (kind, name of a file or folder) -> where it lies on this machine
     output: Path  # the folder to fill
+    checkpoints: Checkpoints
     report: Report
 
 
@@ -55,42 +78,91 @@ class Outcome:
     record: Record
 
 
-def run_step(
-    step: Step, recipe: Recipe, inputs: Mapping[str, Reference], store: Store, settings: Settings, report: Report
-) -> Outcome:
-    """Return the step's artifact: the committed one, or a new one.
-
-    Raises `UserError` or `RunError`; whatever earlier steps have committed stays.
-    """
-    fields = step.fields(recipe)
+def reference_of(step: Step, recipe: Recipe, inputs: Mapping[str, Reference]) -> Reference:
+    """The name of the artifact that a step makes of a recipe and the artifacts before it."""
     fingerprints = {kind: inputs[kind].fingerprint for kind in step.inputs}
-    reference = Reference(kind=step.kind, fingerprint=fingerprint_of(step.kind, step.version, fields, fingerprints))
-    if record := store.find(reference):
-        return Outcome(reference, reused=True, record=record)
-    started = time.monotonic()
+    fingerprint = fingerprint_of(step.kind, step.version, step.fields(recipe), fingerprints)
+    return Reference(kind=step.kind, fingerprint=fingerprint)
+
+
+def run_step(
+    step: Step,
+    recipe: Recipe,
+    inputs: Mapping[str, Reference],
+    store: Store,
+    settings: Settings,
+    report: Report,
+    refresh: bool = False,
+) -> Outcome:
+    """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
+
+    While another run makes the same artifact, wait for it. Raises `UserError` or `RunError`; whatever earlier steps
+    have committed stays.
+    """
+    plain = reference_of(step, recipe, inputs)
+    reference = store.next_refresh(plain) if refresh else store.latest(plain)
     try:
-        with store.draft() as draft:
-            folders = {kind: store.folder(inputs[kind]) for kind in step.inputs}
-            counts = step.run(Work(recipe, settings, folders, draft, report))
-            record = Record(
-                kind=step.kind,
-                fingerprint=reference.fingerprint,
-                step_version=step.version,
-                fields=fields,
-                inputs=fingerprints,
-                counts=counts,
-                files=[],
-                versions={name: importlib.metadata.version(name) for name in _VERSIONED},
-                seconds=round(time.monotonic() - started, 3),
-            )
-            record = store.commit(draft, record)
+        while True:
+            if record := store.find(reference):
+                return Outcome(reference, reused=True, record=record)
+            with try_lease(store.storage, str(reference), settings.lease_seconds) as lease:
+                if lease and not store.find(reference):
+                    record = _build(step, recipe, inputs, store, settings, report, reference)
+                    if refresh:
+                        store.put_in_place(plain, reference)
+                    return Outcome(reference, reused=False, record=record)
+            if other := holder(store.storage, str(reference)):
+                report.note(f"waits for {other}, which makes the same")
+                time.sleep(min(2.0, settings.lease_seconds / 10))
     except OSError as error:
         raise RunError(
-            f"step {step.kind}: cannot write to the store {store.root}: {error}; "
-            "make room or set COTPIPE_STORE to another folder, then run again: finished steps are kept"
+            f"step {step.kind}: cannot use the store {store.storage.address}: {error}; "
+            "make room or set COTPIPE_STORE to another place, then run again: finished steps are kept"
         ) from error
+
+
+def _build(
+    step: Step,
+    recipe: Recipe,
+    inputs: Mapping[str, Reference],
+    store: Store,
+    settings: Settings,
+    report: Report,
+    reference: Reference,
+) -> Record:
+    started = time.monotonic()
+    checkpoints = Checkpoints(store.storage, reference)
+    with store.draft(reference) as draft:
+        work = Work(recipe, settings, _fetcher(store, inputs), draft.path, checkpoints, report)
+        counts = step.run(work)
+        record = Record(
+            kind=step.kind,
+            fingerprint=reference.fingerprint,
+            attempt=draft.attempt,
+            step_version=step.version,
+            fields=step.fields(recipe),
+            inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
+            counts=counts,
+            files=[],
+            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 3),
+        )
+        record = store.commit(draft, record)
+    checkpoints.clear()
     _release_memory()
-    return Outcome(reference, reused=False, record=record)
+    return record
+
+
+def _fetcher(store: Store, inputs: Mapping[str, Reference]) -> Callable[[str, str], Path]:
+    """Gives a step local paths of what it reads; nothing that it does not ask for is fetched."""
+
+    def fetch(kind: str, name: str) -> Path:
+        record = store.record(inputs[kind])
+        assert record, f"{inputs[kind]} is committed before a step reads it"
+        return store.path(record, name)
+
+    return fetch
 
 
 def _release_memory() -> None:

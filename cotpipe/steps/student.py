@@ -7,7 +7,7 @@ from typing import Any
 
 from cotpipe.errors import UserError
 from cotpipe.steps.step import Work
-from cotpipe.store import file_sha256
+from cotpipe.storage import file_sha256
 
 logger = logging.getLogger(__name__)
 

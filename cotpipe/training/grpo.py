@@ -15,16 +15,17 @@ from cotpipe.rationale import format_rationale
 from cotpipe.rewards import RewardParts, recovery_reward, rewrite_reward
 from cotpipe.rows import Example, read_rows
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.checkpoints import lora_config, open_student, save_student
+from cotpipe.training.student import lora_config, open_student, save_student
 from cotpipe.training.data import keep_within
 from cotpipe.training.job import Stage2Job, Stage3Job
 from cotpipe.training.progress import ReportProgress
+from cotpipe.training.resume import ResumableTrainer, SaveNowAndThen
 
 Reward = Callable[[str, Example], RewardParts]
 """The reward of one completion's text for one training row."""
 
 
-class RolloutGRPOTrainer(GRPOTrainer):
+class RolloutGRPOTrainer(GRPOTrainer, ResumableTrainer):
     """Writes its completions with a copy of the student in the fast number format.
 
     The float32 weights that are trained would be cast for every single token; a copy per generation batch halves
@@ -44,6 +45,11 @@ class RolloutGRPOTrainer(GRPOTrainer):
             return super()._generate(prompts)
         finally:
             self.model_wrapped = trained
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        # TRL counts micro-batches from zero again and would write a generation batch at the wrong moment.
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps
 
     def _copy_of(self, student: PreTrainedModel) -> PreTrainedModel:
         if self._copy is None:
@@ -102,9 +108,9 @@ def _train(
         train_dataset=Dataset.from_list(keep_within(rows, tokenizer, job.stage.max_prompt_length)),
         processing_class=tokenizer,
         peft_config=lora_config(job.stage.lora),
-        callbacks=[ReportProgress()],
+        callbacks=[ReportProgress(), SaveNowAndThen(job.checkpoint_seconds)],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     save_student(trainer, tokenizer, job.output)
 
 

@@ -16,6 +16,8 @@ class _Job(BaseModel):
     output: Path  # directory for the finished checkpoint
     work: Path  # directory for what only this process needs
     seed: int
+    resume: Path | None = None  # directory of the training checkpoint to go on from
+    checkpoint_seconds: float  # time between training checkpoints; 0 saves after each optimizer step
 
 
 class Stage1Job(_Job):
@@ -59,6 +61,15 @@ class Rows(BaseModel):
 
     rows_kept: int
     rows_dropped: int
+
+
+class Saved(BaseModel):
+    """The line that says that a training checkpoint is complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    folder: Path
 
 
 class Refusal(BaseModel):

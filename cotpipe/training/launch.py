@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.training.job import Event, Refusal, Rows, Stage1Job, Stage2Job, Stage3Job
+from cotpipe.training.job import Event, Refusal, Rows, Saved, Stage1Job, Stage2Job, Stage3Job
 
 # Big buffers are kept (up to 1 GB that is free), not handed back and faulted in again at every step: training on a CPU
 # is faster for it, and with a higher bound its memory grows from step to step.
@@ -26,7 +26,10 @@ _LAUNCHER = "accelerate.commands.launch"
 
 
 def train(
-    job: Stage1Job | Stage2Job | Stage3Job, num_processes: int, on_event: Callable[[Event], None]
+    job: Stage1Job | Stage2Job | Stage3Job,
+    num_processes: int,
+    on_event: Callable[[Event], None],
+    on_saved: Callable[[Saved], None],
 ) -> tuple[Rows, list[Event]]:
     """Run a job to its end; returns the rows it kept and its events. The process dies with this call, however it ends.
 
@@ -59,6 +62,8 @@ def train(
                 if isinstance(message, Event):
                     events.append(message)
                     on_event(message)
+                elif isinstance(message, Saved):
+                    on_saved(message)
                 elif isinstance(message, Rows):
                     rows = message
                 elif isinstance(message, Refusal):
@@ -75,9 +80,9 @@ def train(
     return rows, events
 
 
-def _read(line: str) -> Event | Rows | Refusal | None:
+def _read(line: str) -> Event | Saved | Rows | Refusal | None:
     """A line of the process's standard output: one of ours, or something that a library printed."""
-    for kind in (Event, Rows, Refusal):
+    for kind in (Event, Saved, Rows, Refusal):
         try:
             return kind.model_validate_json(line)
         except ValidationError:

@@ -32,6 +32,13 @@ class ReportProgress(TrainerCallback):
     def __init__(self, output: TextIO = sys.stdout) -> None:
         self.output = output
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A resumed training repeats what was logged before its checkpoint, so that its log is whole."""
+        for logs in state.log_history:
+            self._write(state, logs, int(logs["step"]))
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -41,10 +48,12 @@ class ReportProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Called by the trainer with the figures of a step."""
-        if not state.is_world_process_zero or logs is None or "train_runtime" in logs:
-            return
+        self._write(state, logs or {}, state.global_step)
+
+    def _write(self, state: TrainerState, logs: dict[str, Any], step: int) -> None:
         figures = {_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES}
-        write_line(Event(step=state.global_step, num_steps=state.max_steps, figures=figures), self.output)
+        if figures and state.is_world_process_zero and "train_runtime" not in logs:
+            write_line(Event(step=step, num_steps=state.max_steps, figures=figures), self.output)
 
 
 def write_line(message: BaseModel, output: TextIO = sys.stdout) -> None:

@@ -7,10 +7,15 @@ from trl import SFTConfig, SFTTrainer
 
 from cotpipe.rows import Example, read_rows
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.checkpoints import lora_config, open_student, save_student
+from cotpipe.training.student import lora_config, open_student, save_student
 from cotpipe.training.data import keep_within, sort_within_batches
 from cotpipe.training.job import Stage1Job
 from cotpipe.training.progress import ReportProgress
+from cotpipe.training.resume import ResumableTrainer, SaveNowAndThen
+
+
+class ResumableSFTTrainer(SFTTrainer, ResumableTrainer):
+    """TRL's trainer with checkpoints to go on from."""
 
 
 def train_stage1(job: Stage1Job) -> None:
@@ -31,13 +36,13 @@ def train_stage1(job: Stage1Job) -> None:
         max_length=stage.max_length,
         completion_only_loss=True,
     )
-    trainer = SFTTrainer(
+    trainer = ResumableSFTTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora_config(stage.lora),
-        callbacks=[ReportProgress()],
+        callbacks=[ReportProgress(), SaveNowAndThen(job.checkpoint_seconds)],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     save_student(trainer, tokenizer, job.output)

@@ -88,8 +88,7 @@ def test_run_refuses_a_student_that_is_no_model(tmp_path):
     (tmp_path / "empty").mkdir()
     done = run_with(tmp_path, f"student.model={tmp_path / 'empty'}", "problems.source.num_problems=40")
     assert_one_line_error(done, 2, "student.model", "is not a model", "config.json")
-    # What was finished before is kept.
-    assert list((tmp_path / "store" / "problems").iterdir())
+    assert not (tmp_path / "store" / "problems").exists()  # told before anything is done
 
 
 def test_too_many_unusable_rows_fail_the_step(tmp_path):
@@ -113,9 +112,9 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in done.stderr
 
 
-def test_a_store_that_cannot_be_written_is_a_failed_run(tmp_path):
+def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "store").write_text("a file, not a folder")
-    assert_one_line_error(run_with(tmp_path, "problems.source.num_problems=40"), 1, "store", "COTPIPE_STORE")
+    assert_one_line_error(run_with(tmp_path, "problems.source.num_problems=40"), 2, "store", "COTPIPE_STORE")
 
 
 def test_ctrl_c_is_one_line_and_keeps_what_is_finished(tmp_path, tiny_student):

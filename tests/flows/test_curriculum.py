@@ -40,7 +40,8 @@ def finished(prefect, tiny_student, tmp_path_factory) -> Iterator[tuple[Path, di
 
 def folder(finished, kind: str) -> Path:
     store, results = finished
-    return store / kind / results[kind]["reference"]["fingerprint"]
+    artifact = store / kind / results[kind]["reference"]["fingerprint"]
+    return artifact / json.loads((artifact / "record.json").read_text())["attempt"]
 
 
 def query(finished, sql: str, kind: str) -> list:
@@ -54,13 +55,14 @@ def test_every_step_is_committed_and_accounts_for_its_rows(finished):
     assert len(results) == 16
     assert not any(result["reused"] for result in results.values())
     for kind in results:
-        record = json.loads((folder(finished, kind) / "record.json").read_text())
+        record = json.loads((folder(finished, kind).parent / "record.json").read_text())
         assert record["kind"] == kind
         assert record["files"]
         assert record["versions"]["trl"]
     assert results["problems"]["counts"] == {"kept": 120, "dropped": 0}
     assert results["rationales"]["counts"]["kept"] + results["rationales"]["counts"]["dropped"] == 120
-    assert list((store / ".drafts").iterdir()) == []
+        assert not list(folder(finished, kind).parent.glob("lease-*"))
+        assert not (folder(finished, kind).parent / "checkpoints").exists()
 
 
 def test_no_problem_is_taught_and_held_out(finished):
@@ -130,14 +132,14 @@ def test_a_cached_step_shows_as_cached(finished, tiny_student):
 def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_student, tmp_path, monkeypatch):
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path))
     from cotpipe.settings import Settings
-    from cotpipe.steps.step import run_step
-    from cotpipe.store import Store
+    from cotpipe.steps.step import Silent, run_step
+    from cotpipe.store import open_store
 
     recipe = load_recipe("demo", [*TINY, f"student.model={tiny_student}"])
     artifacts = {}
     for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
         inputs = {name: artifacts[name] for name in STEPS[kind].inputs}
-        outcome = run_step(STEPS[kind], recipe, inputs, Store(tmp_path), Settings(), lambda *progress: None)
+        outcome = run_step(STEPS[kind], recipe, inputs, open_store(Settings()), Settings(), Silent())
         artifacts[kind] = outcome.reference
-        first = json.loads((folder(finished, kind) / "record.json").read_text())
+        first = json.loads((folder(finished, kind).parent / "record.json").read_text())
         assert [file.model_dump() for file in outcome.record.files] == first["files"]

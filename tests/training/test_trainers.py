@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cotpipe.config import Masks, Reward, Stage1, Stage2, Stage3
 from cotpipe.errors import RunError, UserError
 from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
-from cotpipe.rows import Example, Lesson, write_rows
+from cotpipe.rows import Example, Lesson, to_table, write_rows
 from cotpipe.training.job import Stage1Job, Stage2Job, Stage3Job
 from cotpipe.training.launch import train
 
@@ -25,8 +25,12 @@ def paths(tmp_path: Path, student: Path, rows) -> dict:
     write_rows(tmp_path / "examples.parquet", Example, rows)
     return {
         "student": student, "examples": tmp_path / "examples.parquet", "output": tmp_path / "model",
-        "work": tmp_path / "work", "seed": 3,
+        "work": tmp_path / "work", "seed": 3, "checkpoint_seconds": 600,
     }  # fmt: skip
+
+
+def run(job, on_saved=lambda saved: None):
+    return train(job, 1, on_event=lambda event: None, on_saved=on_saved)
 
 
 def changed(student: Path, trained: Path) -> bool:
@@ -38,8 +42,8 @@ def changed(student: Path, trained: Path) -> bool:
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_stage1_learns(tmp_path, tiny_student, lora):
     stage = Stage1(num_epochs=6, batch_size=8, micro_batch=4, learning_rate=0.01, max_length=400, lora=lora)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(LESSONS, stage, 1)))
-    rows, events = train(job, 1, lambda event: None)
+    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+    rows, events = run(job)
     assert (rows.rows_kept, rows.rows_dropped) == (96, 0)
     assert [event.step for event in events] == list(range(1, 13))
     losses = [event.figures["loss"] for event in events]
@@ -51,10 +55,10 @@ def test_stage1_learns(tmp_path, tiny_student, lora):
 
 def test_stage1_gives_the_same_weights_again(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4, max_length=400)
-    for run in ("a", "b"):
-        (tmp_path / run).mkdir()
-        job = Stage1Job(stage=stage, **paths(tmp_path / run, tiny_student, stage1_examples(LESSONS, stage, 1)))
-        train(job, 1, lambda event: None)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        job = Stage1Job(stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+        run(job)
     assert not changed(tmp_path / "a" / "model", tmp_path / "b" / "model")
 
 
@@ -67,14 +71,14 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
     stage2 = Stage2(**options, masks=Masks(amount="half"))
     stage3 = Stage3(**options)
     jobs = [
-        (Stage2Job, stage2, stage2_examples(LESSONS[:8], stage2, 1)),
-        (Stage3Job, stage3, stage3_examples(LESSONS[:8], stage3, 1)),
+        (Stage2Job, stage2, stage2_examples(to_table(Lesson, LESSONS[:8]), stage2, 1)),
+        (Stage3Job, stage3, stage3_examples(to_table(Lesson, LESSONS[:8]), stage3, 1)),
     ]
     for kind, stage, rows in jobs:
         folder = tmp_path / kind.__name__
         folder.mkdir()
         job = kind(stage=stage, **paths(folder, tiny_student, rows))
-        _, events = train(job, 1, lambda event: None)
+        _, events = run(job)
         assert [event.step for event in events] == [1, 2]
         assert events[0].figures["reward"] == -2  # a random student is never right
         assert events[0].figures["completion_tokens"] <= 8
@@ -83,16 +87,16 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
 
 def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4, max_length=20)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(LESSONS, stage, 1)))
+    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
     with pytest.raises(UserError, match="none of the 16 training rows fits into 20 tokens"):
-        train(job, 1, lambda event: None)
+        run(job)
 
 
 def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(LESSONS, stage, 1)))
+    job = Stage1Job(stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
     with pytest.raises(RunError, match="training of stage1 ended with status 1: .*no-model"):
-        train(job, 1, lambda event: None)
+        run(job)
 
 
 def test_scoring_targets_only_changes_nothing_but_the_time(tiny_student, monkeypatch):

@@ -7,7 +7,7 @@ from cotpipe.config import Masks, Stage1, Stage2, Stage3
 from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
 from cotpipe.masks import PLACEHOLDER
 from cotpipe.prompts import question_prompt
-from cotpipe.rows import Lesson
+from cotpipe.rows import Lesson, to_table
 
 
 def lesson(number: int, num_steps: int = 4) -> Lesson:
@@ -16,13 +16,14 @@ def lesson(number: int, num_steps: int = 4) -> Lesson:
 
 
 LESSONS = [lesson(number, 2 + number % 4) for number in range(30)]
+TABLE = to_table(Lesson, LESSONS)
 
 
 def test_same_seed_same_rows_and_fresh_ones_per_epoch():
     stage = Stage1(num_epochs=3, masks=Masks(amount="one", probability=0.7))
-    first, again = list(stage1_examples(LESSONS, stage, 1)), list(stage1_examples(LESSONS, stage, 1))
+    first, again = list(stage1_examples(TABLE, stage, 1)), list(stage1_examples(TABLE, stage, 1))
     assert first == again
-    assert first != list(stage1_examples(LESSONS, stage, 2))
+    assert first != list(stage1_examples(TABLE, stage, 2))
     epochs = [[row for row in first if row.epoch == epoch] for epoch in range(3)]
     assert [sorted(row.problem_id for row in rows) for rows in epochs] == [
         sorted(one.problem_id for one in LESSONS)
@@ -34,7 +35,7 @@ def test_same_seed_same_rows_and_fresh_ones_per_epoch():
 
 def test_published_stage1_masks_one_step_in_seven_of_ten_rows_and_shuffles():
     stage = Stage1(num_epochs=40, masks=Masks(amount="one", probability=0.7))
-    rows = list(stage1_examples(LESSONS, stage, 3))
+    rows = list(stage1_examples(TABLE, stage, 3))
     counts = Counter(len(row.masked) for row in rows)
     assert set(counts) == {0, 1}
     assert 0.65 < counts[1] / len(rows) < 0.75
@@ -47,7 +48,7 @@ def test_published_stage1_masks_one_step_in_seven_of_ten_rows_and_shuffles():
 
 
 def test_stage2_keeps_the_order_and_one_step():
-    for row in stage2_examples(LESSONS, Stage2(), 5):
+    for row in stage2_examples(TABLE, Stage2(), 5):
         lines = [line for line in row.prompt[-1]["content"].splitlines() if line.startswith("Step ")]
         assert [line.split(": ", 1)[1] for line in lines] == [
             PLACEHOLDER if index in row.masked else step for index, step in enumerate(row.teacher_steps)
@@ -57,7 +58,7 @@ def test_stage2_keeps_the_order_and_one_step():
 
 def test_a_rising_share_ends_at_the_bare_question():
     stage = Stage1(masks=Masks(amount="share", first_share=0.0, last_share=1.0, ramp=0.5))
-    rows = list(stage1_examples(LESSONS, stage, 1))
+    rows = list(stage1_examples(TABLE, stage, 1))
     assert rows[0].masked == []
     bare = [
         row.prompt == question_prompt(next(o.question for o in LESSONS if o.problem_id == row.problem_id))

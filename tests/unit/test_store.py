@@ -4,30 +4,38 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from cotpipe.store import Record, Reference, Store, fingerprint_of
-
-
-def record(fingerprint="f" * 32):
-    return Record(
-        kind="problems", fingerprint=fingerprint, step_version=1, fields={}, inputs={}, counts={}, files=[], versions={},
-        seconds=0.0,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
+from cotpipe.errors import RunError, UserError
+from cotpipe.storage import LocalStorage
+from cotpipe.store import Record, Reference, Store, StoredFile, fingerprint_of
 
 
 REFERENCE = Reference(kind="problems", fingerprint="f" * 32)
 
 
+def record(**changes):
+    values = {
+        "kind": "problems", "fingerprint": "f" * 32, "attempt": "0" * 8, "step_version": 1, "fields": {}, "inputs": {},
+        "counts": {}, "files": [], "versions": {}, "made_at": "2026-01-01T00:00:00+00:00", "seconds": 0.0,
+    }  # fmt: skip
+    return Record(**values | changes)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(LocalStorage(tmp_path / "store"))
+
+
 def commit(store, text="data"):
-    with store.draft() as draft:
-        (draft / "model").mkdir()
-        (draft / "model" / "weights").write_text(text)
-        store.commit(draft, record())
+    with store.draft(REFERENCE) as draft:
+        (draft.path / "model").mkdir()
+        (draft.path / "model" / "weights").write_text(text)
+        return store.commit(draft, record())
+
+
+def weights(store):
+    return store.path(store.find(REFERENCE), "model/weights").read_text()
 
 
 def test_committed_is_found_whole(store):
@@ -35,42 +43,98 @@ def test_committed_is_found_whole(store):
     commit(store)
     found = store.find(REFERENCE)
     assert [(file.path, file.size) for file in found.files] == [("model/weights", 4)]
-    assert (store.folder(REFERENCE) / "model" / "weights").read_text() == "data"
+    assert weights(store) == "data"
+    assert (store.path(found, "model") / "weights").read_text() == "data"
 
 
 def test_a_failed_draft_leaves_nothing(store):
-    with pytest.raises(RuntimeError), store.draft() as draft:
-        (draft / "half").write_text("x")
+    with pytest.raises(RuntimeError), store.draft(REFERENCE) as draft:
+        (draft.path / "half").write_text("x")
         raise RuntimeError
     assert store.find(REFERENCE) is None
-    assert list((store.root / ".drafts").iterdir()) == []
+    assert store.storage.sizes("") == {}
 
 
 def test_nothing_is_overwritten(store):
-    commit(store, "first")
-    commit(store, "second")
-    assert (store.folder(REFERENCE) / "model" / "weights").read_text() == "first"
+    with store.draft(REFERENCE) as slow:
+        (slow.path / "weights").write_text("slow")
+        first = commit(store, "first")
+        assert store.commit(slow, record()).attempt == first.attempt
+    assert weights(store) == "first"
+    assert {name.split("/")[0] for name in store.storage.sizes(str(REFERENCE))} == {"record.json", first.attempt}
+
+
+def test_what_a_dead_attempt_left_is_removed_by_the_next(store):
+    left = store.storage.root / str(REFERENCE) / "dead0000"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    assert store.find(REFERENCE) is None
+    commit(store)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("damage", ["change", "truncate", "delete"])
-def test_a_damaged_artifact_is_reported_moved_aside_and_rebuilt(store, caplog, damage):
-    commit(store)
-    path = store.folder(REFERENCE) / "model" / "weights"
+def test_a_damaged_artifact_is_reported_and_rebuilt_beside_the_old_one(store, caplog, damage):
+    first = commit(store)
+    path = store.path(first, "model/weights")
     if damage == "delete":
         path.unlink()
     else:
         path.write_text("DATA" if damage == "change" else "d")
     assert store.find(REFERENCE) is None
     assert "model/weights" in caplog.text
-    assert len(list((store.root / ".damaged").iterdir())) == 1
-    commit(store)
-    assert store.find(REFERENCE) is not None
+    path.write_text("data")
+    assert store.find(REFERENCE) is None  # once found damaged, never used again
+    second = commit(store)
+    assert second.attempt != first.attempt
+    assert weights(store) == "data"
+    assert path.exists()
 
 
 def test_a_folder_without_a_record_is_nothing(store):
     commit(store)
-    (store.folder(REFERENCE) / "record.json").unlink()
+    (store.storage.root / str(REFERENCE) / "record.json").unlink()
     assert store.find(REFERENCE) is None
+
+
+def test_a_record_of_a_newer_schema_is_refused(store):
+    commit(store)
+    path = store.storage.root / str(REFERENCE) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "something": "new"}))
+    with pytest.raises(UserError, match=r"problems/f+ was written by a newer cotpipe .*update cotpipe"):
+        store.find(REFERENCE)
+
+
+def test_a_record_that_is_none_is_told(store):
+    commit(store)
+    (store.storage.root / str(REFERENCE) / "record.json").write_text("{")
+    with pytest.raises(RunError, match=r"record.json is not a record"):
+        store.find(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fingerprint"), [("../x", "f" * 32), ("problems", "../" + "f" * 29), ("a/b", "f" * 32), ("", "f" * 32)]
+)
+def test_names_cannot_lead_out_of_the_store(kind, fingerprint):
+    with pytest.raises(ValidationError):
+        Reference(kind=kind, fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b"])
+def test_files_of_a_record_cannot_lead_out_of_its_folder(path):
+    with pytest.raises(ValidationError, match="leads out"):
+        StoredFile(path=path, size=1, sha256="0")
+
+
+def test_a_refreshed_artifact_takes_the_place_of_the_first(store):
+    assert store.latest(REFERENCE) == REFERENCE
+    first = store.next_refresh(REFERENCE)
+    assert first == store.next_refresh(REFERENCE) != REFERENCE
+    store.put_in_place(REFERENCE, first)
+    assert store.latest(REFERENCE) == first
+    second = store.next_refresh(REFERENCE)
+    store.put_in_place(REFERENCE, second)
+    assert store.latest(REFERENCE) == second not in (REFERENCE, first)
 
 
 json_values = st.recursive(
@@ -99,9 +163,8 @@ def test_what_canonical_json_cannot_hold_is_an_error(value):
 
 def test_a_full_disk_is_told_in_one_line(store, tmp_path):
     from cotpipe.config import Recipe
-    from cotpipe.errors import RunError
     from cotpipe.settings import Settings
-    from cotpipe.steps.step import Step, run_step
+    from cotpipe.steps.step import Silent, Step, run_step
 
     def fill_the_disk(work):
         with open("/dev/full", "w") as full:
@@ -112,5 +175,5 @@ def test_a_full_disk_is_told_in_one_line(store, tmp_path):
         pytest.skip("no /dev/full here")
     step = Step("problems", 1, (), lambda recipe: {}, fill_the_disk)
     with pytest.raises(RunError, match=r"No space left on device.*COTPIPE_STORE.*finished steps are kept"):
-        run_step(step, Recipe(), {}, store, Settings(), lambda done, total, figures: None)
-    assert list((store.root / ".drafts").iterdir()) == []
+        run_step(step, Recipe(), {}, store, Settings(), Silent())
+    assert not [name for name in store.storage.sizes("") if name.endswith("record.json")]

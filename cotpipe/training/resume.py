@@ -1,0 +1,110 @@
+"""Checkpoints of a trainer that is still at work: without a pickle, and exact to go on from."""
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cotpipe.training.job import Saved
+from cotpipe.training.progress import write_line
+
+_TENSORS = "optimizer.safetensors"
+_SETTINGS = "optimizer.json"
+
+
+class ResumableTrainer(Trainer):
+    """Keeps the state of optimizer, schedule and random generators as safetensors and JSON.
+
+    The base class pickles them, and a pickle that lies in a shared store runs whatever its writer wanted.
+    """
+
+    optimizer: Any
+    lr_scheduler: Any
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.args.should_save:
+            return
+        state = self.optimizer.state_dict()
+        tensors = {
+            f"{index}.{name}": tensor.contiguous()
+            for index, values in state["state"].items()
+            for name, tensor in values.items()
+        }
+        save_file(tensors, Path(output_dir, _TENSORS))
+        settings = {"groups": state["param_groups"], "schedule": self.lr_scheduler.state_dict()}
+        Path(output_dir, _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        settings = json.loads(Path(checkpoint, _SETTINGS).read_text(encoding="utf-8"))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in load_file(Path(checkpoint, _TENSORS)).items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
+        self.lr_scheduler.load_state_dict(settings["schedule"])
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+        state = {
+            "python": random.getstate(),
+            "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, gauss],
+            "torch": torch.get_rng_state().tolist(),
+            "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else None,
+        }
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        self._rng_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
+        self.accelerator.wait_for_everyone()  # the first process tells the launcher that all is written
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = json.loads(self._rng_file(checkpoint).read_text(encoding="utf-8"))
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        np.random.set_state(tuple(state["numpy"]))
+        torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
+
+    def _rng_file(self, folder: str) -> Path:
+        return Path(folder, f"random-{self.args.process_index}.json")
+
+
+class SaveNowAndThen(TrainerCallback):
+    """Asks for a checkpoint when enough time has passed, and says on standard output where it lies."""
+
+    def __init__(self, seconds: float, output: TextIO = sys.stdout) -> None:
+        self._seconds = seconds
+        self._output = output
+        self._last = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Called after each optimizer step; all processes do what the first one decides."""
+        due = [time.monotonic() - self._last >= self._seconds and state.global_step < state.max_steps]
+        if args.world_size > 1:
+            broadcast_object_list(due)
+        control.should_save = due[0]
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called when a checkpoint is written."""
+        self._last = time.monotonic()
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            write_line(Saved(step=state.global_step, folder=folder), self._output)

@@ -1,0 +1,30 @@
+"""The record of the flow run that is under way: begun before its first step, ended however the flow ends."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from prefect.runtime import flow_run
+
+from cotpipe.config import Recipe
+from cotpipe.plan import name_artifacts
+from cotpipe.runs import RunLog
+from cotpipe.settings import Settings
+from cotpipe.store import open_store
+
+
+@contextmanager
+def recorded_run(recipe: Recipe, refresh: Collection[str]) -> Iterator[RunLog]:
+    """Write the run's record before, while and after the flow's steps run in the `with` block."""
+    store = open_store(Settings())
+    artifacts = name_artifacts(recipe, store, refresh)
+    log = RunLog(store.storage, recipe, suffix=str(flow_run.get_id())[:8])
+    log.plan(artifacts.values())
+    try:
+        yield log
+    except Exception as error:
+        log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
+        raise
+    except BaseException:
+        log.finish("interrupted")
+        raise
+    log.finish("completed")
