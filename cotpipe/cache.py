@@ -36,7 +36,9 @@ class Cache:
         return folder
 
     def _make_room(self) -> None:
-        entries = sorted((path for path in self._root.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        entries = sorted(
+            (path for path in self._root.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
+        )
         sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in entries}
         total = sum(sizes.values())
         for path in entries:

@@ -1,7 +1,6 @@
 """The catalog: DuckDB views over all tables of a store, made of its records whenever somebody asks."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -24,7 +23,7 @@ TABLES: dict[str, type] = {
     "evaluations": Answered,
     "training_log": Logged,
 }
-"""The views over `NAME.parquet` of all artifacts, with the type of their rows; each has `kind` and `fingerprint`, too."""
+"""The views over `NAME.parquet` of all artifacts, and their rows; each has `kind` and `fingerprint`, too."""
 
 _ARTIFACTS = pa.schema(
     [

@@ -42,7 +42,7 @@ class Checkpoints:
 
     def fetch_latest(self, target: Path) -> bool:
         """Copy the newest checkpoint to the folder `target`; False where there is none that is whole."""
-        names = sorted((name for name in self._storage.sizes(self._root) if name.endswith(".json") and "/" not in name))
+        names = sorted(name for name in self._storage.sizes(self._root) if name.endswith(".json") and "/" not in name)
         for name in reversed(names):
             data = self._storage.read(f"{self._root}/{name}")
             assert data, "only the holder of the lease removes checkpoints"

@@ -21,6 +21,7 @@ from cotpipe.rows import Example, Lesson
 
 _ROWS_AT_ONCE = 10_000
 
+
 def stage1_examples(lessons: pa.Table, stage: Stage1, seed: int) -> Iterator[Example]:
     """Reconstruction: the steps shuffled, some masked; once all of them are masked, the bare question."""
 
@@ -64,7 +65,7 @@ def _examples(
     seed: int,
     prompt: Callable[[Lesson, float, random.Random], tuple[list[Message], list[int]]],
 ) -> Iterator[Example]:
-    taught = lessons.filter(pc.list_value_length(lessons["teacher_steps"]) > 0)
+    taught = lessons.filter(pc.greater(pc.list_value_length(lessons["teacher_steps"]), 0))
     taught = taught.slice(0, stage.max_problems)
     total = len(taught) * stage.num_epochs
     for epoch in range(stage.num_epochs):

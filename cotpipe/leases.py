@@ -71,9 +71,7 @@ def _take(storage: Storage, folder: str, seconds: float) -> tuple[str, Lease] | 
     number, newest = _newest(storage, folder)
     if newest and not newest.is_dead():
         return None
-    lease = Lease(
-        owner=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), expires_at=time.time() + seconds
-    )
+    lease = Lease(owner=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), expires_at=time.time() + seconds)
     name = f"{folder}/lease-{number + 1}.json"
     if not storage.create(name, lease.model_dump_json().encode()):
         return None

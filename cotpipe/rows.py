@@ -97,6 +97,7 @@ class Failure:
     """A problem that the student persistently fails and that has a verified rationale."""
 
     problem_id: str
+    num_steps: int  # of the teacher's rationale
     num_samples: int
     num_correct: int
 

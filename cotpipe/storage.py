@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from cotpipe.errors import RunError, UserError
 from cotpipe.settings import Settings
 
@@ -74,6 +76,7 @@ class LocalStorage(Storage):
         self.root = root
         self.address = str(root)
 
+    @override
     def check(self) -> None:
         """A folder that cannot be made, or is a file, is the user's mistake."""
         try:
@@ -81,12 +84,14 @@ class LocalStorage(Storage):
         except OSError as error:
             raise UserError(f"the store {self.root} cannot be used: {error.strerror}; set COTPIPE_STORE") from error
 
+    @override
     def read(self, name: str) -> bytes | None:
         try:
             return (self.root / name).read_bytes()
         except FileNotFoundError:
             return None
 
+    @override
     def create(self, name: str, data: bytes) -> bool:
         with self._beside(name, data) as written:
             try:
@@ -95,6 +100,7 @@ class LocalStorage(Storage):
                 return False
         return True
 
+    @override
     def replace(self, name: str, data: bytes) -> None:
         with self._beside(name, data) as written:
             written.replace(self.root / name)
@@ -111,6 +117,7 @@ class LocalStorage(Storage):
         finally:
             written.unlink(missing_ok=True)
 
+    @override
     def remove(self, name: str) -> None:
         path = self.root / name
         if path.is_dir():
@@ -118,6 +125,7 @@ class LocalStorage(Storage):
         else:
             path.unlink(missing_ok=True)
 
+    @override
     def sizes(self, folder: str) -> dict[str, int]:
         root = self.root / folder
         found = {}
@@ -129,17 +137,21 @@ class LocalStorage(Storage):
                 continue  # removed by another run since it was listed
         return found
 
+    @override
     def put_folder(self, source: Path, name: str) -> None:
         target = self.root / name
         if source != target:
             shutil.copytree(source, target)
 
+    @override
     def fetch(self, name: str, target: Path) -> None:
         shutil.copyfile(self.root / name, target)
 
+    @override
     def sha256(self, name: str) -> str:
         return file_sha256(self.root / name)
 
+    @override
     def location(self, name: str) -> str:
         return str(self.root / name)
 
@@ -152,6 +164,7 @@ class S3Storage(Storage):
         self.files = _connect(settings)
         self._root = self.address.removeprefix("s3://")
 
+    @override
     def check(self) -> None:
         try:
             with self._told():
@@ -159,6 +172,7 @@ class S3Storage(Storage):
         except RunError as error:
             raise UserError(str(error)) from error
 
+    @override
     def read(self, name: str) -> bytes | None:
         with self._told():
             try:
@@ -167,6 +181,7 @@ class S3Storage(Storage):
                 return None
         return data
 
+    @override
     def create(self, name: str, data: bytes) -> bool:
         if self.read(name) is not None:
             return False
@@ -180,10 +195,12 @@ class S3Storage(Storage):
         # no conditional writes lets the last writer win.
         return self.read(name) == data
 
+    @override
     def replace(self, name: str, data: bytes) -> None:
         with self._told():
             self.files.pipe_file(self._path(name), data)
 
+    @override
     def remove(self, name: str) -> None:
         paths = [f"{self._path(name)}/{file}" for file in self.sizes(name)]
         with self._told():
@@ -192,12 +209,14 @@ class S3Storage(Storage):
             if paths:
                 self.files.rm(paths)
 
+    @override
     def sizes(self, folder: str) -> dict[str, int]:
         root = self._path(folder)
         with self._told():
             found = self.files.find(root, detail=True)
         return {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items() if path != root}
 
+    @override
     def put_folder(self, source: Path, name: str) -> None:
         files = [path for path in source.rglob("*") if path.is_file()]
         with self._told(), ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -206,12 +225,12 @@ class S3Storage(Storage):
     def _put(self, source: Path, name: str) -> None:
         self.files.put_file(str(source), self._path(name), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
+    @override
     def fetch(self, name: str, target: Path) -> None:
         with self._told():
-            self.files.get_file(
-                self._path(name), str(target), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-            )
+            self.files.get_file(self._path(name), str(target), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
+    @override
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()
         with self._told(), self.files.open(self._path(name), "rb", block_size=_PART_BYTES) as stream:
@@ -219,6 +238,7 @@ class S3Storage(Storage):
                 digest.update(part)
         return digest.hexdigest()
 
+    @override
     def location(self, name: str) -> str:
         return f"{self.address}/{name}"
 
@@ -278,7 +298,9 @@ def _connect(settings: Settings) -> Any:
 
 def _is_taken(error: OSError) -> bool:
     """Whether a conditional write was refused: 412 as s3fs reports it, or 409 while another one is under way."""
-    return isinstance(error, FileExistsError) or error.errno == errno.EINVAL or "ConditionalRequestConflict" in str(error)
+    return (
+        isinstance(error, FileExistsError) or error.errno == errno.EINVAL or "ConditionalRequestConflict" in str(error)
+    )
 
 
 def _line(error: BaseException) -> str:

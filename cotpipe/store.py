@@ -306,8 +306,8 @@ def read_record(data: bytes, name: str) -> Record:
         version = json.loads(data)["schema_version"]
         if version > SCHEMA_VERSION:
             raise UserError(
-                f"{name} was written by a newer cotpipe (record schema {version}, this one reads {SCHEMA_VERSION}); "
-                "update cotpipe, or set COTPIPE_STORE to another store"
+                f"{name}: a newer cotpipe made this artifact (record schema {version}, this one reads "
+                f"{SCHEMA_VERSION}); bring cotpipe up to date, or set COTPIPE_STORE to another store"
             )
         return Record.model_validate_json(data)
     except (ValueError, KeyError, TypeError, ValidationError) as error:

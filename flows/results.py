@@ -18,7 +18,10 @@ from cotpipe.store import Record, Reference, Store
 def show_results(artifacts: Mapping[str, Reference], store: Store, console: Console) -> None:
     """Print the result table, what the stages changed, and where report and checkpoint lie."""
     rows = read_evaluations(
-        {name: store.path(_found(artifacts[f"evaluation-{name}"], store), "evaluations.parquet") for name in CHECKPOINTS}
+        {
+            name: store.path(_found(artifacts[f"evaluation-{name}"], store), "evaluations.parquet")
+            for name in CHECKPOINTS
+        }
     )
     table = Table(title=f"{len(rows['base'])} held-out problems, greedy, question only; 95 % intervals")
     for heading in ("checkpoint", "accuracy", "mean output tokens", "valid format"):
@@ -65,7 +68,9 @@ def show_run(run: Run, store: Store, console: Console) -> None:
     """Print everything about one run."""
     commit = f", commit {run.git_commit}" if run.git_commit else ""
     console.print(f"[bold]{run.run_id}[/]  recipe {run.recipe['name']}, {run.state}, on {run.host}{commit}")
-    console.print(f"started {run.started_at}, finished {run.finished_at or '-'}" + (f", {run.error}" if run.error else ""))
+    console.print(
+        f"started {run.started_at}, finished {run.finished_at or '-'}" + (f", {run.error}" if run.error else "")
+    )
     console.print(", ".join(f"{name} {version}" for name, version in run.versions.items()), style="dim")
     table = Table("step", "artifact", "", "seconds")
     for kind, step in run.steps.items():

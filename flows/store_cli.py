@@ -72,7 +72,8 @@ def sql(
     if parquet:
         _write_parquet(relation)
     elif csv or json:
-        relation.query("result", f"copy (select * from result) to '/dev/stdout' (format {'csv' if csv else 'json'})")
+        copy = "copy (select * from result) to '/dev/stdout' (format {})"
+        relation.query("result", copy.format("csv" if csv else "json"))
     else:
         head = relation.limit(_SHOWN_ROWS + 1).fetchall()
         show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
@@ -90,7 +91,9 @@ def verify(store: StoreOption = None) -> None:
     for item in damaged:
         sys.stdout.write(f"damaged: {item.reference}: {', '.join(item.damaged)}\n")
     if damaged:
-        raise RunError(f"{len(damaged)} of {len(found)} artifacts are damaged; runs will not use them, but build them anew")
+        raise RunError(
+            f"{len(damaged)} of {len(found)} artifacts are damaged; runs will not use them, but build them anew"
+        )
     sys.stdout.write(f"{len(found)} artifacts are as their records say\n")
 
 

@@ -28,17 +28,18 @@ def mine_failures(work: Work) -> dict[str, int]:
     answered = _ask(work, work.input("stage2", "model"), lessons, sampling)
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
-    taught = [lesson.problem_id for lesson in lessons if lesson.teacher_steps]
     query = """
         select problem_id, count(*) as num_samples, count(*) filter (correct) as num_correct
         from read_parquet($completions)
         group by problem_id
-        having num_correct <= $max_pass_rate * num_samples and list_contains($taught, problem_id)
+        having num_correct <= $max_pass_rate * num_samples
         order by problem_id
     """
+    num_steps = {lesson.problem_id: len(lesson.teacher_steps) for lesson in lessons}
     with duckdb.connect() as connection:
-        parameters = {"completions": str(completions), "max_pass_rate": section.max_pass_rate, "taught": taught}
-        failures = [Failure(*row) for row in connection.execute(query, parameters).fetchall()]
+        parameters = {"completions": str(completions), "max_pass_rate": section.max_pass_rate}
+        rows = connection.execute(query, parameters).fetchall()
+    failures = [Failure(row[0], num_steps[row[0]], *row[1:]) for row in rows if num_steps[row[0]]]
     write_rows(work.output / "failures.parquet", Failure, failures)
     return {"problems": len(lessons), "persistent_failures": len(failures)}
 

@@ -1,12 +1,16 @@
 """A training process: `accelerate launch -m cotpipe.training JOB.json`; events on standard output, a log elsewhere."""
 
 import logging
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from cotpipe.errors import UserError
+from cotpipe.leases import is_running
 from cotpipe.training.cpu import score_targets_only
 from cotpipe.training.grpo import train_stage2, train_stage3
 from cotpipe.training.job import Job, Refusal, Stage1Job, Stage2Job
@@ -18,6 +22,7 @@ def main() -> int:
     """Run the one job named on the command line; returns the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     job: Job = TypeAdapter(Job).validate_json(Path(sys.argv[1]).read_bytes())
+    threading.Thread(target=_end_with, args=(job.launcher,), daemon=True).start()
     score_targets_only()
     try:
         if isinstance(job, Stage1Job):
@@ -30,6 +35,13 @@ def main() -> int:
         write_line(Refusal(user_error=str(error)))
         return 2
     return 0
+
+
+def _end_with(launcher: int) -> None:
+    """End at once when the launcher is gone: killed, it can end nobody, and nobody would take what is trained on."""
+    while is_running(launcher):
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,17 @@ from cotpipe.rationale import format_rationale
 from cotpipe.rewards import RewardParts, recovery_reward, rewrite_reward
 from cotpipe.rows import Example, read_rows
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.student import lora_config, open_student, save_student
 from cotpipe.training.data import keep_within
 from cotpipe.training.job import Stage2Job, Stage3Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveNowAndThen
+from cotpipe.training.student import lora_config, open_student, save_student
 
 Reward = Callable[[str, Example], RewardParts]
 """The reward of one completion's text for one training row."""
 
 
-class RolloutGRPOTrainer(GRPOTrainer, ResumableTrainer):
+class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
     """Writes its completions with a copy of the student in the fast number format.
 
     The float32 weights that are trained would be cast for every single token; a copy per generation batch halves

@@ -1,5 +1,6 @@
 """The job file: everything that a training process is told, as JSON."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ class _Job(BaseModel):
     output: Path  # directory for the finished checkpoint
     work: Path  # directory for what only this process needs
     seed: int
+    launcher: int = Field(default_factory=os.getpid)  # process without which this one ends
     resume: Path | None = None  # directory of the training checkpoint to go on from
     checkpoint_seconds: float  # time between training checkpoints; 0 saves after each optimizer step
 

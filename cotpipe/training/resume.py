@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cotpipe.training.job import Saved
 from cotpipe.training.progress import write_line
@@ -20,18 +20,20 @@ _TENSORS = "optimizer.safetensors"
 _SETTINGS = "optimizer.json"
 
 
-class ResumableTrainer(Trainer):
-    """Keeps the state of optimizer, schedule and random generators as safetensors and JSON.
+class ResumableTrainer:
+    """Lets a `transformers.Trainer` keep the state of optimizer, schedule and random generators without pickles.
 
-    The base class pickles them, and a pickle that lies in a shared store runs whatever its writer wanted.
+    The trainer itself pickles them, and a pickle that lies in a shared store runs whatever its writer wanted.
     """
 
+    args: TrainingArguments
+    accelerator: Any
     optimizer: Any
     lr_scheduler: Any
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        Path(str(output_dir or self.args.output_dir), "training_args.bin").unlink()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.should_save:
@@ -58,7 +60,7 @@ class ResumableTrainer(Trainer):
         self.lr_scheduler.load_state_dict(settings["schedule"])
 
     def _save_rng_state(self, output_dir: str) -> None:
-        name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+        name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
         state = {
             "python": random.getstate(),
             "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, gauss],

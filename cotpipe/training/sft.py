@@ -7,14 +7,14 @@ from trl import SFTConfig, SFTTrainer
 
 from cotpipe.rows import Example, read_rows
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.student import lora_config, open_student, save_student
 from cotpipe.training.data import keep_within, sort_within_batches
 from cotpipe.training.job import Stage1Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveNowAndThen
+from cotpipe.training.student import lora_config, open_student, save_student
 
 
-class ResumableSFTTrainer(SFTTrainer, ResumableTrainer):
+class ResumableSFTTrainer(ResumableTrainer, SFTTrainer):
     """TRL's trainer with checkpoints to go on from."""
 
 

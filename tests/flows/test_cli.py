@@ -8,26 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from flow_runs import assert_one_line_error, cotpipe
 
 PUBLISHED = [
     {"completion": "Step 1: a\nAnswer: 72", "answer": "72", "teacher_steps": 4, "teacher_words": 100, "note": "kept"},
     {"completion": "Answer: 71", "answer": "72", "teacher_steps": 4, "teacher_words": 100},
 ]
-
-
-def cotpipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=240)
-
-
-def assert_one_line_error(done: subprocess.CompletedProcess, status: int, *parts: str) -> None:
-    assert done.returncode == status, done.stderr
-    lines = done.stderr.strip().splitlines()
-    # What a step showed of its progress may stand above, nothing else.
-    assert [line for line in lines if "━" not in line] == lines[-1:], done.stderr
-    assert lines[-1].startswith("cotpipe: ")
-    for part in parts:
-        assert part in done.stderr
 
 
 @pytest.mark.parametrize(("reward", "rewards"), [("recovery", [1 + 0.9 + 0.107, -2.0]), ("rewrite", [1.8, -2.0])])

@@ -1,41 +1,15 @@
 """The whole flow with a tiny random student: really trained, really evaluated, then reused."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
-import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from flow_runs import TINY
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cotpipe.curriculum import STEPS
 from cotpipe.recipes import load_recipe
 from flows.curriculum import curriculum
-
-TINY = [
-    "name=tiny", "problems.source.num_problems=120", "stage1.max_problems=16", "stage1.batch_size=8",
-    "stage2.max_problems=8", "stage2.group_size=2", "stage2.max_new_tokens=8", "stage2.micro_batch=4",
-    "mining.max_problems=6", "mining.max_new_tokens=8",
-    "stage3.max_problems=4", "stage3.group_size=2", "stage3.max_new_tokens=8", "stage3.micro_batch=4",
-    "evaluation.max_problems=6", "evaluation.max_new_tokens=12", "stage1.max_length=1000",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings(quiet):
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(prefect, tiny_student, tmp_path_factory) -> Iterator[tuple[Path, dict]]:
-    store = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("COTPIPE_STORE", str(store))
-        yield store, curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
 
 
 def folder(finished, kind: str) -> Path:
@@ -51,7 +25,7 @@ def query(finished, sql: str, kind: str) -> list:
 
 
 def test_every_step_is_committed_and_accounts_for_its_rows(finished):
-    store, results = finished
+    _, results = finished
     assert len(results) == 16
     assert not any(result["reused"] for result in results.values())
     for kind in results:
@@ -59,10 +33,10 @@ def test_every_step_is_committed_and_accounts_for_its_rows(finished):
         assert record["kind"] == kind
         assert record["files"]
         assert record["versions"]["trl"]
-    assert results["problems"]["counts"] == {"kept": 120, "dropped": 0}
-    assert results["rationales"]["counts"]["kept"] + results["rationales"]["counts"]["dropped"] == 120
         assert not list(folder(finished, kind).parent.glob("lease-*"))
         assert not (folder(finished, kind).parent / "checkpoints").exists()
+    assert results["problems"]["counts"] == {"kept": 120, "dropped": 0}
+    assert results["rationales"]["counts"]["kept"] + results["rationales"]["counts"]["dropped"] == 120
 
 
 def test_no_problem_is_taught_and_held_out(finished):

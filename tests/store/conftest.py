@@ -1,39 +1,10 @@
-"""Real S3 servers, and a proxy before one of them that loses a share of the requests."""
+"""Real S3 servers."""
 
-import asyncio
-import random
-import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
-
-from cotpipe.settings import Settings
-
-KEY, SECRET = "test-key", "test-secret-of-enough-length"
-BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_open(port: int, process: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the server has ended"
-        with socket.socket() as probe:
-            probe.settimeout(0.1)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        threading.Event().wait(0.1)
-    raise AssertionError("the server did not start within 60 s")
+from servers import BIN, KEY, SECRET, free_port, make_bucket, wait_until_open
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +16,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         wait_until_open(port, process)
         yield f"http://127.0.0.1:{port}"
-        process.terminate()
+        process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -69,87 +40,4 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         wait_until_open(s3, process)
         make_bucket(f"http://127.0.0.1:{s3}")
         yield f"http://127.0.0.1:{s3}"
-        process.terminate()
-
-
-def make_bucket(address: str) -> None:
-    import s3fs
-
-    files = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=address, client_kwargs={"region_name": "us-east-1"})
-    for _ in range(100):
-        try:
-            files.mkdir("bucket")
-        except OSError:  # it answers before its parts have found each other
-            threading.Event().wait(0.2)
-        else:
-            return
-    raise AssertionError("no bucket within 20 s")
-
-
-def s3_settings(endpoint: str, cache: Path, store: str = "s3://bucket/store", **changes: object) -> Settings:
-    values = {
-        "store": store, "s3_endpoint_url": endpoint, "s3_region": "us-east-1", "s3_access_key_id": KEY,
-        "s3_secret_access_key": SECRET, "cache": cache, "s3_timeout": 5,
-    }  # fmt: skip
-    return Settings.model_validate(values | changes)
-
-
-class FlakyProxy:
-    """Passes requests on to an S3 server, and loses a share of them in one of four ways."""
-
-    FAULTS = ("500", "503", "reset", "stall")
-
-    def __init__(self, upstream: str, share: float, seed: int) -> None:
-        self.upstream, self.share = upstream, share
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.lost: list[str] = []
-        self._random = random.Random(seed)
-        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> "FlakyProxy":
-        self._thread.start()
-        assert self._ready.wait(30)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._loop.run_forever()
-
-    async def _start(self) -> None:
-        self._client = aiohttp.ClientSession(auto_decompress=False)
-        app = web.Application(client_max_size=2**30)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
-        self._ready.set()
-
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        if self._random.random() < self.share:
-            fault = self._random.choice(self.FAULTS)
-            self.lost.append(fault)
-            if fault == "stall":
-                await asyncio.sleep(30)
-            if fault in ("stall", "reset"):
-                assert request.transport
-                request.transport.abort()
-                return web.Response()
-            return web.Response(status=int(fault))
-        url = self.upstream + request.raw_path
-        from yarl import URL
-
-        async with self._client.request(
-            request.method, URL(url, encoded=True), headers=request.headers, data=body, allow_redirects=False
-        ) as answer:
-            content = await answer.read()
-            skipped = {"Transfer-Encoding", "Content-Length", "Connection"} if request.method != "HEAD" else set()
-            headers = {name: value for name, value in answer.headers.items() if name not in skipped}
-            return web.Response(status=answer.status, body=content if request.method != "HEAD" else None, headers=headers)
+        process.kill()

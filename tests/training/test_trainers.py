@@ -57,7 +57,9 @@ def test_stage1_gives_the_same_weights_again(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4, max_length=400)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        job = Stage1Job(stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+        job = Stage1Job(
+            stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1))
+        )
         run(job)
     assert not changed(tmp_path / "a" / "model", tmp_path / "b" / "model")
 
@@ -94,7 +96,9 @@ def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
 
 def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+    job = Stage1Job(
+        stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(to_table(Lesson, LESSONS), stage, 1))
+    )
     with pytest.raises(RunError, match="training of stage1 ended with status 1: .*no-model"):
         run(job)
 

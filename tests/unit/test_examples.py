@@ -69,7 +69,7 @@ def test_a_rising_share_ends_at_the_bare_question():
 
 
 def test_stage3_anneals_the_hint_away():
-    lessons = LESSONS * 1
+    lessons = TABLE
     rows = list(stage3_examples(lessons, Stage3(num_epochs=10), 1))
     hinted = [len(row.prompt[-1]["content"]) > 40 for row in rows]
     third = len(rows) // 3
@@ -81,10 +81,10 @@ def test_stage3_anneals_the_hint_away():
 @given(st.integers(0, 1000))
 def test_no_prompt_shows_what_is_masked(seed):
     for make, stage in ((stage1_examples, Stage1()), (stage2_examples, Stage2())):
-        for row in make(LESSONS[:6], stage, seed):
+        for row in make(TABLE.slice(0, 6), stage, seed):
             shown = row.prompt[-1]["content"]
             assert not any(row.teacher_steps[index] in shown for index in row.masked)
 
 
 def test_lessons_without_a_rationale_are_not_taught():
-    assert list(stage1_examples([lesson(1, 0)], Stage1(), 1)) == []
+    assert list(stage1_examples(to_table(Lesson, [lesson(1, 0)]), Stage1(), 1)) == []
