@@ -22,13 +22,7 @@ from cotpipe.curriculum import STEPS
 from cotpipe.settings import Settings
 from cotpipe.store import Record, Store, open_store
 
-TINY = (
-    "name=tiny", "problems.source.num_problems=120", "stage1.max_problems=16", "stage1.batch_size=4",
-    "stage2.max_problems=8", "stage2.group_size=2", "stage2.max_new_tokens=8", "stage2.micro_batch=4",
-    "mining.max_problems=6", "mining.max_new_tokens=8", "stage3.max_problems=4", "stage3.group_size=2",
-    "stage3.max_new_tokens=8", "stage3.micro_batch=4", "evaluation.max_problems=6", "evaluation.max_new_tokens=12",
-    "stage1.max_length=1000",
-)  # fmt: skip
+RECIPE = Path(__file__).parents[1] / "tests" / "tiny.yaml"
 MODELS = ("student", "stage1", "stage2", "stage3")
 
 
@@ -50,8 +44,8 @@ class Reader(threading.Thread):
 
 def start(student: Path, address: str) -> subprocess.Popen:
     """A run in a process group of its own, all of which a kill ends: Prefect's server, the training process."""
-    options = [part for setting in (*TINY, f"student.model={student}") for part in ("--set", setting)]
-    command = [sys.executable, "-m", "flows.cli", "run", *options, "--store", address]
+    options = ["--recipe", str(RECIPE), "--set", f"student.model={student}", "--store", address]
+    command = [sys.executable, "-m", "flows.cli", "run", *options]
     environment = os.environ | {"COTPIPE_CHECKPOINT_SECONDS": "0"}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True

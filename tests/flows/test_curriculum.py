@@ -73,12 +73,12 @@ def test_the_report_says_what_happened(finished):
 
 def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(finished, tiny_student):
     _, results = finished
-    again = curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
+    again = curriculum(load_recipe(TINY, [f"student.model={tiny_student}"]))
     assert all(result["reused"] for result in again.values())
     assert {kind: result["reference"] for kind, result in again.items()} == {
         kind: result["reference"] for kind, result in results.items()
     }
-    changed = curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}", "stage3.learning_rate=1e-5"]))
+    changed = curriculum(load_recipe(TINY, [f"student.model={tiny_student}", "stage3.learning_rate=2e-5"]))
     made = {kind for kind, result in changed.items() if not result["reused"]}
     assert made == {"stage3", "evaluation-stage3", "report"}
 
@@ -88,7 +88,7 @@ def test_a_cached_step_shows_as_cached(finished, tiny_student):
 
     from prefect.client.orchestration import get_client
 
-    curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}"]))
+    curriculum(load_recipe(TINY, [f"student.model={tiny_student}"]))
 
     async def final_states() -> list[str]:
         """The server writes the states of task runs a little after the flow is done."""
@@ -109,7 +109,7 @@ def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_stude
     from cotpipe.steps.step import Silent, run_step
     from cotpipe.store import open_store
 
-    recipe = load_recipe("demo", [*TINY, f"student.model={tiny_student}"])
+    recipe = load_recipe(TINY, [f"student.model={tiny_student}"])
     artifacts = {}
     for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
         inputs = {name: artifacts[name] for name in STEPS[kind].inputs}

@@ -21,7 +21,7 @@ def stores(finished, tiny_student, tmp_path_factory) -> str:
     shutil.copytree(finished[0], copy)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COTPIPE_STORE", str(copy))
-        curriculum(load_recipe("demo", [*TINY, f"student.model={tiny_student}", "evaluation.max_problems=5"]))
+        curriculum(load_recipe(TINY, [f"student.model={tiny_student}", "evaluation.max_problems=5"]))
     return str(copy)
 
 
@@ -98,11 +98,10 @@ def test_runs_show_and_diff(stores):
 
 
 def test_a_plan_says_what_is_reused_what_is_to_run_and_why(stores, tiny_student):
-    options = [part for setting in (*TINY, f"student.model={tiny_student}") for part in ("--set", setting)]
-    plan = ["run", *options, "--dry-run", "--store", stores]
+    plan = ["run", "--recipe", TINY, "--set", f"student.model={tiny_student}", "--dry-run", "--store", stores]
     assert "16 of 16 steps are reused, 0 are to run" in run(*plan)
     changed = run(*plan, "--set", "stage3.learning_rate=1e-6")
-    assert "stage3.learning_rate 1.5e-05 -> 1e-06" in changed
+    assert "stage3.learning_rate 1e-05 -> 1e-06" in changed
     assert "input stage3 changed" in changed
     assert "13 of 16 steps are reused, 3 are to run" in changed
     refreshed = run(*plan, "--refresh", "stage3-examples")
@@ -125,8 +124,8 @@ def test_verify_names_what_is_damaged_and_a_plan_rebuilds_it(stores, tmp_path, t
     done = cotpipe("verify", "--store", str(store))
     assert done.returncode == 1
     assert f"damaged: stage2/{weights.parts[-4]}: model/model.safetensors" in done.stdout
-    options = [part for setting in (*TINY, f"student.model={tiny_student}") for part in ("--set", setting)]
-    plan = run("run", *options, "--dry-run", "--store", str(store))
+    options = ["--recipe", TINY, "--set", f"student.model={tiny_student}", "--store", str(store)]
+    plan = run("run", "--dry-run", *options)
     assert "its artifact is damaged" in plan
     assert "15 of 16 steps are reused" in plan
 

@@ -1,0 +1,70 @@
+"""Four runs that need the same artifacts at the same moment: each is made once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers import KEY, SECRET
+
+from cotpipe.settings import Settings
+from cotpipe.storage import open_storage
+from cotpipe.store import Store
+
+PROGRAM = """
+import json, sys
+from cotpipe.curriculum import STEPS
+from cotpipe.recipes import load_recipe
+from cotpipe.settings import Settings
+from cotpipe.steps.step import Silent, run_step
+from cotpipe.store import open_store
+
+recipe, settings = load_recipe("demo"), Settings()
+store, artifacts, made = open_store(settings), {}, []
+print("ready", flush=True)
+sys.stdin.readline()
+for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
+    outcome = run_step(STEPS[kind], recipe, {name: artifacts[name] for name in STEPS[kind].inputs}, store, settings, Silent())
+    artifacts[kind] = outcome.reference
+    made += [kind] * (not outcome.reused)
+print(json.dumps(made))
+"""
+
+
+@pytest.mark.parametrize("server", ["disk", "seaweed"])
+def test_each_artifact_is_made_once(server, request, tmp_path):
+    environment = {"COTPIPE_STORE": str(tmp_path / "store")}
+    if server == "seaweed":
+        environment = {
+            "COTPIPE_STORE": "s3://bucket/together", "COTPIPE_S3_ENDPOINT_URL": request.getfixturevalue("seaweed"),
+            "COTPIPE_S3_REGION": "us-east-1", "COTPIPE_S3_ACCESS_KEY_ID": KEY, "COTPIPE_S3_SECRET_ACCESS_KEY": SECRET,
+            "COTPIPE_CACHE": str(tmp_path / "cache"),
+        }  # fmt: skip
+    root = Path(__file__).parents[2]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+            env={"PATH": "/usr/bin:/bin", **environment},
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    made = [kind for run in runs for kind in json.loads(run.communicate(timeout=240)[0])]
+    assert sorted(made) == ["lessons", "problems", "rationales", "stage1-examples", "stage2-examples"]
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        storage = open_storage(Settings())
+    if server == "disk":
+        records = Store(storage).records()
+        assert len(records) == 5
+        for record in records:  # nothing is left of attempts, leases or checkpoints
+            assert {name.split("/")[0] for name in storage.sizes(str(record.reference))} == {
+                "record.json",
+                record.attempt,
+            }
