@@ -53,9 +53,10 @@ class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     def _copy_of(self, student: PreTrainedModel) -> PreTrainedModel:
         if self._copy is None:
-            copy = AutoModelForCausalLM.from_config(
-                student.config, dtype=fast_dtype(), attn_implementation=fast_attention()
-            )
+            with torch.random.fork_rng():  # its first weights are random, and a resumed training draws them later
+                copy = AutoModelForCausalLM.from_config(
+                    student.config, dtype=fast_dtype(), attn_implementation=fast_attention()
+                )
             copy.generation_config = student.generation_config
             self._copy = copy.to(student.device).eval()
         with torch.no_grad():

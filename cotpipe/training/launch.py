@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from cotpipe.errors import RunError, UserError
 from cotpipe.training.job import Event, Refusal, Rows, Saved, Stage1Job, Stage2Job, Stage3Job
 
-# Big buffers are kept (up to 1 GB that is free), not handed back and faulted in again at every step: training on a CPU
-# is faster for it, and with a higher bound its memory grows from step to step.
+# Big buffers are kept (up to 128 MB that is free), not handed back and faulted in again at every step: training on a
+# CPU is faster for it, and with higher bounds its memory grows from step to step.
 _ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "8589934592",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "134217728",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
