@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from cotpipe.curriculum import STEPS
+from cotpipe.records import Record
 from cotpipe.settings import Settings
-from cotpipe.store import Record, Store, open_store
+from cotpipe.store import Store, open_store
 
 RECIPE = Path(__file__).parents[1] / "tests" / "tiny.yaml"
 MODELS = ("student", "stage1", "stage2", "stage3")

@@ -19,11 +19,12 @@ import pyarrow as pa
 from cotpipe.catalog import query
 from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
+from cotpipe.records import Record, Reference
 from cotpipe.rows import Failure, Lesson, write_rows
 from cotpipe.settings import Settings
 from cotpipe.steps.step import Silent, Work
 from cotpipe.steps.train import write_stage1_examples
-from cotpipe.store import Record, Reference, open_store
+from cotpipe.store import open_store
 
 SIZES = (10_000, 100_000, 1_000_000)
 

@@ -7,10 +7,11 @@ import duckdb
 import pyarrow as pa
 
 from cotpipe.errors import UserError
+from cotpipe.records import Record
 from cotpipe.rows import Answered, Example, Failure, Lesson, Logged, Problem, Reject, TeacherRationale, schema_of
 from cotpipe.runs import Run, read_runs
-from cotpipe.storage import S3Storage
-from cotpipe.store import Record, Store
+from cotpipe.s3 import S3Storage
+from cotpipe.store import Store
 
 TABLES: dict[str, type] = {
     "problems": Problem,

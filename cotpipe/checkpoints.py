@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cotpipe.records import Reference, StoredFile, describe_file
 from cotpipe.storage import Storage, file_sha256
-from cotpipe.store import Reference, StoredFile, describe_file
 
 logger = logging.getLogger(__name__)
 

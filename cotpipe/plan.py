@@ -8,8 +8,9 @@ from typing import Any
 from cotpipe.config import Recipe
 from cotpipe.curriculum import STEPS
 from cotpipe.errors import UserError
+from cotpipe.records import Record, Reference
 from cotpipe.steps.step import Step, reference_of
-from cotpipe.store import Record, Reference, Store
+from cotpipe.store import Store
 
 
 @dataclass(frozen=True)

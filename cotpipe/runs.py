@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError, UserError
 from cotpipe.leases import is_running
+from cotpipe.records import Reference
 from cotpipe.storage import Storage
-from cotpipe.store import Reference
 
 _FOLDER = "runs"
 _VERSIONED = ("cotpipe", "prefect", "torch", "transformers", "trl", "datasets", "duckdb", "pandas", "s3fs")

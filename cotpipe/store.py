@@ -12,90 +12,27 @@ record names it; so two runs that make the same artifact at the same time can ne
     stage2/0123.../checkpoints/...        what a stage in training can go on from (see `checkpoints`)
 """
 
-import hashlib
 import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pathlib import Path
 
 from cotpipe.cache import Cache
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import RunError
+from cotpipe.records import RECORD, Record, Reference, StoredFile, describe_file, digest, read_record
+from cotpipe.s3 import S3Storage
 from cotpipe.settings import Settings
-from cotpipe.storage import LocalStorage, Storage, file_sha256, open_storage
+from cotpipe.storage import LocalStorage, Storage, file_sha256
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-RECORD = "record.json"
 REFRESHED = "refreshed.json"
 _READS_AT_ONCE = 16
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _inside(path: str) -> str:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} leads out of the artifact's folder")
-    return path
-
-
-Kind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-
-
-class Reference(_Model):
-    """What travels between steps in place of their tables: the name of an artifact."""
-
-    kind: Kind
-    fingerprint: Fingerprint
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.fingerprint}"
-
-
-class StoredFile(_Model):
-    """One file of an artifact."""
-
-    path: Annotated[str, AfterValidator(_inside)]  # relative to the attempt's folder
-    size: int  # bytes
-    sha256: str
-
-
-class Record(_Model):
-    """What an artifact says about itself."""
-
-    schema_version: int = SCHEMA_VERSION
-    kind: Kind
-    fingerprint: Fingerprint
-    attempt: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
-    step_version: int
-    fields: dict[str, Any]  # the recipe fields that the step reads
-    inputs: dict[str, str]  # fingerprints of the inputs, by their kind
-    counts: dict[str, int]  # rows kept and dropped, as the step reports them
-    files: list[StoredFile]
-    versions: dict[str, str]  # packages that made it
-    made_at: str  # UTC, ISO 8601
-    seconds: float
-
-    @property
-    def reference(self) -> Reference:
-        """The artifact's name."""
-        return Reference(kind=self.kind, fingerprint=self.fingerprint)
-
-    @property
-    def folder(self) -> str:
-        """Where its files lie in the store."""
-        return f"{self.reference}/{self.attempt}"
 
 
 @dataclass(frozen=True)
@@ -104,19 +41,6 @@ class Draft:
 
     path: Path
     attempt: str
-
-
-def fingerprint_of(kind: str, step_version: int, fields: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """The identity of a step's output: 32 hex digits over canonical JSON.
-
-    Raises `TypeError` or `ValueError` for what canonical JSON cannot hold (sets, NaN, objects).
-    """
-    return _digest({"kind": kind, "version": step_version, "fields": fields, "inputs": inputs})
-
-
-def _digest(identity: Any) -> str:
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 class Store:
@@ -142,7 +66,7 @@ class Store:
         """The name that the next refresh of an artifact takes; the same until `put_in_place` is called."""
         data = self.storage.read(f"{reference}/{REFRESHED}")
         number = json.loads(data)["number"] + 1 if data else 1
-        return Reference(kind=reference.kind, fingerprint=_digest([reference.fingerprint, "refresh", number]))
+        return Reference(kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number]))
 
     def put_in_place(self, reference: Reference, refreshed: Reference) -> None:
         """Let `latest` find the refreshed artifact from now on."""
@@ -287,6 +211,13 @@ class Store:
         return winner
 
 
+def open_storage(settings: Settings) -> Storage:
+    """The storage at `settings.store`."""
+    if settings.store.startswith("s3://"):
+        return S3Storage(settings.store, settings)
+    return LocalStorage(Path(settings.store))
+
+
 def open_store(settings: Settings) -> Store:
     """The store that the settings name.
 
@@ -298,24 +229,3 @@ def open_store(settings: Settings) -> Store:
     if not isinstance(storage, LocalStorage):
         cache = Cache(settings.cache.expanduser(), storage.address, int(settings.cache_gb * 1e9))
     return Store(storage, cache)
-
-
-def read_record(data: bytes, name: str) -> Record:
-    """A record from its JSON; see `Store.record` for what it raises."""
-    try:
-        version = json.loads(data)["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise UserError(
-                f"{name}: a newer cotpipe made this artifact (record schema {version}, this one reads "
-                f"{SCHEMA_VERSION}); bring cotpipe up to date, or set COTPIPE_STORE to another store"
-            )
-        return Record.model_validate_json(data)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise RunError(
-            f"{name}/{RECORD} is not a record ({str(error).splitlines()[0]}); remove that file to build it again"
-        ) from error
-
-
-def describe_file(path: Path, folder: Path) -> StoredFile:
-    """What a record says about a file under `folder`."""
-    return StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=file_sha256(path))

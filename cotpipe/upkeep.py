@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cotpipe.leases import holder
+from cotpipe.records import RECORD, Reference
 from cotpipe.runs import Run, read_runs, remove_run
-from cotpipe.store import RECORD, REFRESHED, Reference, Store
+from cotpipe.store import REFRESHED, Store
 
 _UNFINISHED_IS_KEPT = timedelta(days=7)
 

@@ -16,9 +16,10 @@ from rich.console import Console
 from cotpipe.errors import RunError, UserError
 from cotpipe.plan import name_artifacts, plan_run
 from cotpipe.recipes import describe, load_recipe, shipped_recipes
+from cotpipe.records import Reference
 from cotpipe.rewards import RewardName, RewardParts, recovery_reward, rewrite_reward
 from cotpipe.settings import Settings
-from cotpipe.store import Reference, open_store
+from cotpipe.store import open_store
 from flows import store_cli
 from flows.results import show_plan, show_results
 from flows.store_cli import StoreOption

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from cotpipe.config import Recipe
-from cotpipe.store import Reference
+from cotpipe.records import Reference
 from tasks.runs import recorded_run
 from tasks.steps import evaluate, mine, prepare, report, train
 

@@ -10,9 +10,10 @@ from rich.tree import Tree
 from cotpipe.curriculum import STEPS
 from cotpipe.errors import RunError
 from cotpipe.plan import PlannedStep, flatten
+from cotpipe.records import Record, Reference
 from cotpipe.report import CHECKPOINTS, TITLES, Summary, comparisons, number, percent, read_evaluations, summarise
 from cotpipe.runs import Run
-from cotpipe.store import Record, Reference, Store
+from cotpipe.store import Store
 
 
 def show_results(artifacts: Mapping[str, Reference], store: Store, console: Console) -> None:

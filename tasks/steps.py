@@ -9,9 +9,10 @@ from prefect.states import Completed
 
 from cotpipe.config import Recipe
 from cotpipe.curriculum import STEPS
+from cotpipe.records import Reference
 from cotpipe.settings import Settings
 from cotpipe.steps.step import run_step
-from cotpipe.store import Reference, open_store
+from cotpipe.store import open_store
 from tasks.progress import StepProgress
 
 

@@ -16,8 +16,9 @@ from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError
 from cotpipe.leases import holder, try_lease
+from cotpipe.records import Record, Reference, fingerprint_of
 from cotpipe.settings import Settings
-from cotpipe.store import Record, Reference, Store, fingerprint_of
+from cotpipe.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,8 @@ def run_step(
                 time.sleep(min(2.0, settings.lease_seconds / 10))
     except OSError as error:
         raise RunError(
-            f"step {step.kind}: cannot use the store {store.storage.address}: {error}; "
-            "make room or set COTPIPE_STORE to another place, then run again: finished steps are kept"
+            f"step {step.kind}: cannot write its output: {error}; make room, or set COTPIPE_STORE (and COTPIPE_CACHE, "
+            "where the store is on S3) to another place, then run again: finished steps are kept"
         ) from error
 
 

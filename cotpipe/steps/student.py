@@ -48,7 +48,9 @@ def fetch_student(work: Work) -> dict[str, int]:
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(section.model, revision=section.revision)
-            model = AutoModelForCausalLM.from_pretrained(section.model, revision=section.revision, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(
+                section.model, revision=section.revision, dtype=torch.float32, use_safetensors=True
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(

@@ -9,8 +9,7 @@ import pytest
 from servers import KEY, SECRET
 
 from cotpipe.settings import Settings
-from cotpipe.storage import open_storage
-from cotpipe.store import Store
+from cotpipe.store import Store, open_storage
 
 PROGRAM = """
 import json, sys

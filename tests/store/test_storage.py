@@ -11,9 +11,10 @@ from cotpipe.cache import Cache
 from cotpipe.checkpoints import Checkpoints
 from cotpipe.errors import RunError, UserError
 from cotpipe.leases import holder, try_lease
+from cotpipe.records import Record, Reference
 from cotpipe.settings import Settings
-from cotpipe.storage import Storage, open_storage
-from cotpipe.store import Record, Reference, Store, open_store
+from cotpipe.storage import Storage
+from cotpipe.store import Store, open_storage, open_store
 
 REFERENCE = Reference(kind="stage1", fingerprint="a" * 32)
 

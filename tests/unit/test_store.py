@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.records import Record, Reference, StoredFile, fingerprint_of
 from cotpipe.storage import LocalStorage
-from cotpipe.store import Record, Reference, Store, StoredFile, fingerprint_of
+from cotpipe.store import Store
 
 REFERENCE = Reference(kind="problems", fingerprint="f" * 32)
 
