@@ -1,21 +1,27 @@
 """Nothing is lost: the curriculum is killed at random moments of every step, and rerun until it ends.
 
-    python benchmarks/kills.py STUDENT [--store s3://bucket/prefix] [--kills 40]
+    python benchmarks/kills.py STUDENT --folder EMPTY_FOLDER [--kills 40] [--flaky-s3]
 
 STUDENT is a directory with a tiny model. Every step is killed in turn (SIGKILL to all its processes, a random time
-after its lease appears), while a reader checks every record that it can see. At the end the tables must be the bytes
-of a run that nobody disturbed, and no step that was finished may have been done again.
+after its lease appears), while a reader checks every record that it can see; once all steps are done, it begins with
+an empty store again, until there were enough kills. Then the tables must be the bytes of a run that nobody disturbed,
+and no step that was finished may have been done again. With --flaky-s3 the store lies on a real S3 server behind a
+proxy that fails one request in ten (500, 503, reset, stall), and the local cache is emptied after every kill.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cotpipe.curriculum import STEPS
@@ -25,6 +31,7 @@ from cotpipe.store import Store, open_store
 
 RECIPE = Path(__file__).parents[1] / "tests" / "tiny.yaml"
 MODELS = ("student", "stage1", "stage2", "stage3")
+_KILLS_PER_STEP = 3
 
 
 class Reader(threading.Thread):
@@ -40,7 +47,7 @@ class Reader(threading.Thread):
             for record in self.store.records():
                 self.checks += 1
                 if damaged := self.store.damaged_files(record, hashing=True):
-                    self.broken.append((record.reference, damaged))
+                    self.broken.append(f"{record.reference}: {damaged}")
 
 
 def start(student: Path, address: str) -> subprocess.Popen:
@@ -89,53 +96,97 @@ def kill_within(step: str, store: Store, student: Path, address: str, rng: rando
     return False
 
 
+@contextmanager
+def flaky_s3(folder: Path) -> Iterator[str]:
+    """An S3 server of its own behind a proxy that loses requests; the environment points to it."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "store"))
+    from servers import BIN, KEY, SECRET, FlakyProxy, free_port, wait_until_open
+
+    port = free_port()
+    (folder / "s3" / "bucket").mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{port}"
+    serve = [BIN / "rclone", "serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", address, folder / "s3"]
+    with subprocess.Popen(serve, stderr=subprocess.DEVNULL) as server:
+        wait_until_open(port, server)
+        with FlakyProxy(f"http://{address}", share=0.1, seed=1) as proxy:
+            os.environ |= {
+                "COTPIPE_S3_ENDPOINT_URL": proxy.address, "COTPIPE_S3_REGION": "us-east-1",
+                "COTPIPE_S3_ACCESS_KEY_ID": KEY, "COTPIPE_S3_SECRET_ACCESS_KEY": SECRET, "COTPIPE_S3_TIMEOUT": "2",
+                "COTPIPE_CACHE": str(folder / "cache"),
+            }  # fmt: skip
+            yield "s3://bucket"
+            sys.stdout.write(f"requests lost by the proxy: {len(proxy.lost)}\n")
+        server.kill()
+
+
+@dataclass
+class Found:
+    """What the kills have brought to light."""
+
+    kills: int = 0
+    kills_within_a_step: int = 0
+    curricula: int = 0
+    records_read: int = 0
+    half_artifacts: list[str] = field(default_factory=list)
+    finished_steps_made_again: list[str] = field(default_factory=list)
+    tables_that_differ: list[str] = field(default_factory=list)
+    models_that_differ: list[str] = field(default_factory=list)
+
+
+def kill_a_curriculum(
+    student: Path, address: str, undisturbed: dict[str, Record], rng: random.Random, found: Found
+) -> None:
+    """Begin with an empty store, kill every step a few times, and compare what comes out in the end."""
+    store = open_store(Settings(store=address))
+    reader = Reader(open_store(Settings(store=address)))
+    reader.start()
+    known: dict[str, Record] = {}
+
+    def look() -> None:
+        nonlocal known
+        now = finished(store)
+        found.finished_steps_made_again += [kind for kind in known if now[kind].attempt != known[kind].attempt]
+        known = now
+
+    for step in STEPS:
+        for _ in range(_KILLS_PER_STEP):
+            if step not in known:
+                found.kills_within_a_step += kill_within(step, store, student, address, rng)
+                found.kills += 1
+                look()
+                if address.startswith("s3://"):
+                    shutil.rmtree(Settings().cache, ignore_errors=True)  # the next run begins on an empty disk
+    last = start(student, address)
+    assert last.wait() == 0, last.stderr.read().decode()
+    look()
+    reader.over.set()
+    reader.join()
+    different = [kind for kind in STEPS if undisturbed[kind].files != known[kind].files]
+    found.tables_that_differ += [kind for kind in different if kind not in (*MODELS, "report")]
+    found.models_that_differ += [kind for kind in different if kind in MODELS]
+    found.records_read += reader.checks
+    found.half_artifacts += reader.broken
+    found.curricula += 1
+
+
 def main() -> None:
     """Kill, rerun, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("student", type=Path)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--store", help="default: FOLDER/killed")
     parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--flaky-s3", action="store_true")
     arguments = parser.parse_args()
-    calm_address, address = str(arguments.folder / "calm"), arguments.store or str(arguments.folder / "killed")
-    calm = start(arguments.student, calm_address)
+    calm = start(arguments.student, str(arguments.folder / "calm"))
     assert calm.wait() == 0, calm.stderr.read().decode()
-    store, rng = open_store(Settings(store=address)), random.Random(1)
-    reader = Reader(open_store(Settings(store=address)))
-    reader.start()
-    rounds, within, made_again = 0, 0, []
-    known: dict[str, Record] = {}
-    steps = list(STEPS)
-    while rounds < arguments.kills:
-        open_steps = [kind for kind in steps if kind not in finished(store)] or steps[-1:]
-        # As many kills for each step that is left as there are kills left for it.
-        share = max((arguments.kills - rounds) // len(open_steps), 1)
-        for _ in range(share):
-            if open_steps[0] in finished(store):
-                break
-            within += kill_within(open_steps[0], store, arguments.student, address, rng)
-            rounds += 1
-            now = finished(store)
-            made_again += [kind for kind, record in known.items() if now[kind].attempt != record.attempt]
-            known = now
-        if len(finished(store)) == len(steps):
-            break
-    last = start(arguments.student, address)
-    assert last.wait() == 0, last.stderr.read().decode()
-    now = finished(store)
-    made_again += [kind for kind, record in known.items() if now[kind].attempt != record.attempt]
-    reader.over.set()
-    reader.join()
-    undisturbed = finished(open_store(Settings(store=calm_address)))
-    tables = [kind for kind in steps if kind not in (*MODELS, "report")]
-    different = [kind for kind in tables if undisturbed[kind].files != now[kind].files]
-    result = {
-        "kills": rounds, "kills_within_a_step": within, "records_read": reader.checks, "half_artifacts": reader.broken,
-        "finished_steps_made_again": made_again, "tables_compared": len(tables), "tables_that_differ": different,
-        "models_that_differ": [kind for kind in MODELS if undisturbed[kind].files != now[kind].files],
-    }  # fmt: skip
-    sys.stdout.write(json.dumps(result, default=str, indent=2) + "\n")
-    sys.exit(bool(reader.broken or made_again or different))
+    undisturbed = finished(open_store(Settings(store=str(arguments.folder / "calm"))))
+    found, rng = Found(), random.Random(1)
+    with flaky_s3(arguments.folder) if arguments.flaky_s3 else nullcontext(str(arguments.folder)) as root:
+        while found.kills < arguments.kills:
+            address = f"{root}/killed-{found.curricula + 1}"
+            kill_a_curriculum(arguments.student, address, undisturbed, rng, found)
+    sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+    sys.exit(bool(found.half_artifacts or found.finished_steps_made_again or found.tables_that_differ))
 
 
 if __name__ == "__main__":
