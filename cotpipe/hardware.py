@@ -2,6 +2,8 @@
 
 import torch
 
+from cotpipe.attention import GROUPED
+
 
 def fast_dtype() -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (GPUs; CPUs with AVX-512 BF16), else float32."""
@@ -12,6 +14,11 @@ def fast_dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def fast_attention() -> str:
-    """The attention implementation of transformers: on a CPU the plain one takes half the time of the fused one."""
+def training_attention() -> str:
+    """The attention implementation of transformers to train with: the fused one is slow on a CPU."""
     return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def generation_attention() -> str:
+    """The one to generate with: on a CPU the plain one copies keys at every token, and ours does not."""
+    return "sdpa" if torch.cuda.is_available() else GROUPED

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.tree import Tree
 
 from cotpipe.curriculum import STEPS
@@ -56,7 +56,7 @@ def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Console
 
 def show_runs(runs: Sequence[Run], console: Console) -> None:
     """Print one line a run."""
-    table = Table("run", "recipe", "state", "steps made", "reused", "seconds", "error")
+    table = Table(Column("run", no_wrap=True), "recipe", "state", "steps made", "reused", "seconds", "error")
     for run in runs:
         reused = sum(step.reused for step in run.steps.values())
         seconds = "" if run.seconds is None else f"{run.seconds:.0f}"

@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cotpipe.engines.base import Generated, Report, Request, Sampling
 from cotpipe.errors import UserError
-from cotpipe.hardware import fast_attention, fast_dtype
+from cotpipe.hardware import generation_attention, fast_dtype
 
 _STRETCH = 96
 """Tokens that a batch writes before its finished answers leave it and waiting ones join."""
@@ -34,7 +34,7 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=fast_dtype(), attn_implementation=fast_attention()
+            checkpoint, dtype=fast_dtype(), attn_implementation=generation_attention()
         )
         self._model = model.to(self._device).eval()
         self._batch_size = batch_size

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from cotpipe.hardware import fast_attention, fast_dtype
+from cotpipe.hardware import generation_attention, fast_dtype
 from cotpipe.lengths import length_in
 from cotpipe.rationale import format_rationale
 from cotpipe.rewards import RewardParts, recovery_reward, rewrite_reward
@@ -55,7 +55,7 @@ class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
         if self._copy is None:
             with torch.random.fork_rng():  # its first weights are random, and a resumed training draws them later
                 copy = AutoModelForCausalLM.from_config(
-                    student.config, dtype=fast_dtype(), attn_implementation=fast_attention()
+                    student.config, dtype=fast_dtype(), attn_implementation=generation_attention()
                 )
             copy.generation_config = student.generation_config
             self._copy = copy.to(student.device).eval()

@@ -7,12 +7,12 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from cotpipe.config import Lora
-from cotpipe.hardware import fast_attention
+from cotpipe.hardware import training_attention
 
 
 def open_student(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with float32 weights (small learning rates vanish in the rounding of bf16), and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=fast_attention())
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=training_attention())
     return model, AutoTokenizer.from_pretrained(path, padding_side="left")
 
 
