@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cotpipe.engines.base import Generated, Report, Request, Sampling
 from cotpipe.errors import UserError
-from cotpipe.hardware import generation_attention, fast_dtype
+from cotpipe.hardware import fast_dtype, generation_attention
 
 _STRETCH = 96
 """Tokens that a batch writes before its finished answers leave it and waiting ones join."""

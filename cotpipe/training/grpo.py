@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from cotpipe.hardware import generation_attention, fast_dtype
+from cotpipe.hardware import fast_dtype, generation_attention
 from cotpipe.lengths import length_in
 from cotpipe.rationale import format_rationale
 from cotpipe.rewards import RewardParts, recovery_reward, rewrite_reward
