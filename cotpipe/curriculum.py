@@ -9,7 +9,7 @@ from cotpipe.errors import UserError
 from cotpipe.report import CHECKPOINTS
 from cotpipe.steps import answer, prepare, report, student, train
 from cotpipe.steps.step import Step
-from cotpipe.storage import file_sha256
+from cotpipe.storage import input_sha256
 
 
 def _fields(*paths: str) -> Any:
@@ -37,7 +37,7 @@ def _problem_fields(recipe: Recipe) -> dict[str, Any]:
             if path is not None:
                 if not Path(path).is_file():
                     raise UserError(f"problems.source.{name}: no such file: {path}")
-                fields["problems.source"][name] = file_sha256(Path(path)) + Path(path).suffix
+                fields["problems.source"][name] = input_sha256(Path(path)) + Path(path).suffix
     return fields
 
 

@@ -7,6 +7,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from typing_extensions import override
@@ -158,6 +159,17 @@ class LocalStorage(Storage):
                 f"the store {self.root} cannot be used: {error}; make room or set COTPIPE_STORE to another place, "
                 "then run again: finished steps are kept"
             ) from error
+
+
+def input_sha256(path: Path) -> str:
+    """The SHA-256 of a file of the user's, computed once per process for as long as its size and time stay."""
+    state = path.stat()
+    return _input_sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache
+def _input_sha256(path: Path, size: int, modified: int) -> str:
+    return file_sha256(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -112,8 +112,8 @@ def run_step(
                     if refresh:
                         store.put_in_place(plain, reference)
                     return Outcome(reference, reused=False, record=record)
-            if other := holder(store.storage, str(reference)):
-                report.note(f"waits for {other}, which makes the same")
+            if not lease:
+                report.note(f"waits for {holder(store.storage, str(reference)) or 'another run'}, which makes the same")
                 time.sleep(min(2.0, settings.lease_seconds / 10))
     except OSError as error:
         raise RunError(

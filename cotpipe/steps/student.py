@@ -7,7 +7,7 @@ from typing import Any
 
 from cotpipe.errors import UserError
 from cotpipe.steps.step import Work
-from cotpipe.storage import file_sha256
+from cotpipe.storage import input_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def student_identity(model: str) -> dict[str, Any]:
     Raises `UserError` when a directory is no model, or a package is not installed.
     """
     if model.startswith(_WHEEL):
-        return {"weights": file_sha256(_gguf_of(model))}
+        return {"weights": input_sha256(_gguf_of(model))}
     folder = Path(model)
     if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
         return {}
@@ -32,7 +32,7 @@ def student_identity(model: str) -> dict[str, Any]:
             f"student.model: {model!r} is not a model: no such hub id form (owner/name), and no folder with "
             "config.json and *.safetensors"
         )
-    return {"weights": [file_sha256(path) for path in weights]}
+    return {"weights": [input_sha256(path) for path in weights]}
 
 
 def fetch_student(work: Work) -> dict[str, int]:
