@@ -6,7 +6,7 @@ import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -120,12 +120,11 @@ class LocalStorage(Storage):
     def sizes(self, folder: str) -> dict[str, int]:
         root = self.root / folder
         found = {}
-        for path in root.rglob("*"):
-            try:
-                if path.is_file():
+        for parent, _, names in os.walk(root):  # a folder that another run removes meanwhile is passed over
+            for name in names:
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):
                     found[path.relative_to(root).as_posix()] = path.stat().st_size
-            except FileNotFoundError:
-                continue  # removed by another run since it was listed
         return found
 
     @override

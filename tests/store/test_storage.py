@@ -1,6 +1,7 @@
 """The same operations on a local disk and on two real S3 servers, one of them behind a proxy that loses requests."""
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -67,6 +68,26 @@ def test_folders_go_there_and_back_in_parts(storage, tmp_path):
     from cotpipe.storage import file_sha256
 
     assert storage.sha256("x/y/model/big") == file_sha256(tmp_path / "back")
+
+
+def test_a_disk_is_listed_while_others_write_and_remove(tmp_path):
+    storage = open_storage(Settings(store=str(tmp_path)))
+    over = threading.Event()
+
+    def come_and_go(number: int) -> None:
+        while not over.is_set():
+            storage.replace(f"a/{number}/b/c/x", b"x")
+            storage.remove(f"a/{number}")
+
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(3):
+            pool.submit(come_and_go, number)
+        try:
+            for _ in range(300):
+                found = storage.sizes("")
+                assert all(size == 1 for name, size in found.items() if name.endswith("/x"))  # others are on their way
+        finally:
+            over.set()
 
 
 @pytest.mark.parametrize("server", ["disk", "seaweed"])
