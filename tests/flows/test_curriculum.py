@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import duckdb
+import pytest
 from flow_runs import TINY
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cotpipe.curriculum import STEPS
 from cotpipe.recipes import load_recipe
 from flows.curriculum import curriculum
+
+pytestmark = pytest.mark.xdist_group("finished")  # one process, so that the flow runs once
 
 
 def folder(finished, kind: str) -> Path:

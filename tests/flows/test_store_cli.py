@@ -13,6 +13,8 @@ from cotpipe.curriculum import STEPS
 from cotpipe.recipes import load_recipe
 from flows.curriculum import curriculum
 
+pytestmark = pytest.mark.xdist_group("finished")  # one process, so that the flow runs once
+
 
 @pytest.fixture(scope="module")
 def stores(finished, tiny_student, tmp_path_factory) -> str:
