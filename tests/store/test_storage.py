@@ -20,7 +20,10 @@ from cotpipe.store import Store, open_storage, open_store
 REFERENCE = Reference(kind="stage1", fingerprint="a" * 32)
 
 
-@pytest.fixture(params=["disk", "rclone", "seaweed", "flaky"])
+SEAWEED = pytest.param("seaweed", marks=pytest.mark.xdist_group("seaweed"))  # its ports allow one at a time
+
+
+@pytest.fixture(params=["disk", "rclone", SEAWEED, "flaky"])
 def storage(request, tmp_path) -> Iterator[Storage]:
     if request.param == "disk":
         yield open_storage(Settings(store=str(tmp_path / "store")))
@@ -90,7 +93,7 @@ def test_a_disk_is_listed_while_others_write_and_remove(tmp_path):
             over.set()
 
 
-@pytest.mark.parametrize("server", ["disk", "seaweed"])
+@pytest.mark.parametrize("server", ["disk", SEAWEED])
 def test_of_many_creators_one_wins(server, request, tmp_path):
     settings = (
         Settings(store=str(tmp_path / "store"))

@@ -101,7 +101,7 @@ def test_a_record_of_a_newer_schema_is_refused(store):
     commit(store)
     path = store.storage.root / str(REFERENCE) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "something": "new"}))
-    with pytest.raises(UserError, match=r"problems/f+ a newer cotpipe made this artifact .*bring cotpipe up to date"):
+    with pytest.raises(UserError, match=r"problems/f+: a newer cotpipe made this artifact .*bring cotpipe up to date"):
         store.find(REFERENCE)
 
 
