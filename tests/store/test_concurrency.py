@@ -31,7 +31,7 @@ print(json.dumps(made))
 """
 
 
-@pytest.mark.parametrize("server", ["disk", pytest.param("seaweed", marks=pytest.mark.xdist_group("seaweed"))])
+@pytest.mark.parametrize("server", ["disk", "seaweed"])
 def test_each_artifact_is_made_once(server, request, tmp_path):
     environment = {"COTPIPE_STORE": str(tmp_path / "store")}
     if server == "seaweed":

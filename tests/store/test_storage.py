@@ -20,10 +20,7 @@ from cotpipe.store import Store, open_storage, open_store
 REFERENCE = Reference(kind="stage1", fingerprint="a" * 32)
 
 
-SEAWEED = pytest.param("seaweed", marks=pytest.mark.xdist_group("seaweed"))  # its ports allow one at a time
-
-
-@pytest.fixture(params=["disk", "rclone", SEAWEED, "flaky"])
+@pytest.fixture(params=["disk", "rclone", "seaweed", "flaky"])
 def storage(request, tmp_path) -> Iterator[Storage]:
     if request.param == "disk":
         yield open_storage(Settings(store=str(tmp_path / "store")))
@@ -93,7 +90,7 @@ def test_a_disk_is_listed_while_others_write_and_remove(tmp_path):
             over.set()
 
 
-@pytest.mark.parametrize("server", ["disk", SEAWEED])
+@pytest.mark.parametrize("server", ["disk", "seaweed"])
 def test_of_many_creators_one_wins(server, request, tmp_path):
     settings = (
         Settings(store=str(tmp_path / "store"))
