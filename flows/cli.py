@@ -80,7 +80,8 @@ def run(
     opened = open_store(Settings())
     name_artifacts(loaded, opened, refresh or [])
     if dry_run:
-        show_plan(loaded.name, plan_run(loaded, opened, refresh or []), Console())
+        wide = None if sys.stdout.isatty() else 240  # a file has no edge to wrap at
+        show_plan(loaded.name, plan_run(loaded, opened, refresh or []), Console(width=wide))
         return
     # Prefect takes seconds to import; the mistakes above are told at once.
     from flows.curriculum import curriculum

@@ -49,8 +49,7 @@ def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Console
         verdict = "[green]reused[/]" if step.reused else f"[yellow]to run[/]: {step.why}"
         branch = branches[above] if above else tree
         branches[step.kind] = branch.add(f"{step.kind}  [dim]{step.reference.fingerprint[:8]}[/]  {verdict}")
-    wide = None if console.is_terminal else 240  # a file has no edge to wrap at
-    console.print(tree, width=wide, crop=False)
+    console.print(tree)
     todo = sum(not step.reused for step in planned)
     console.print(f"{len(planned) - todo} of {len(planned)} steps are reused, {todo} are to run")
 
