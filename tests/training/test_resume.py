@@ -46,7 +46,7 @@ def figures(events: list[Event]) -> list[tuple[int, dict]]:
     return [(event.step, event.figures) for event in events]
 
 
-@pytest.mark.parametrize(("make", "lora"), [(stage1_job, None), (stage2_job, None), (stage2_job, LORA)])
+@pytest.mark.parametrize(("make", "lora"), [(stage1_job, LORA), (stage2_job, None)])
 def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, make, lora):
     kind, stage, examples = make(lora)
     write_rows(tmp_path / "examples.parquet", Example, examples)
