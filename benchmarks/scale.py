@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from cotpipe.catalog import query
 from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
@@ -84,7 +82,6 @@ def main() -> None:
     if len(sys.argv) > 2:
         write_examples(root)
         return
-    pa.set_cpu_count(2)
     for size in SIZES:
         folder = root / str(size)
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,7 @@ _STEPS = pa.schema(
 def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
     """The result of one `select` over the views `artifacts`, `runs`, `run_steps` and those of `TABLES`.
 
-    What a view's name does not stand for in the text is not opened. Raises `UserError` for SQL that is broken or
-    that is more than one reading statement.
+    Raises `UserError` for SQL that is broken or that is more than one reading statement.
     """
     try:
         statements = duckdb.extract_statements(sql)
@@ -77,7 +76,7 @@ def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     if isinstance(store.storage, S3Storage):
         connection.register_filesystem(store.storage.files)
-    records = [record for record in store.records() if not store.is_marked_damaged(record)]
+    records = store.records(damaged=False)
     runs = read_runs(store.storage)
     _register(connection, "artifacts", _ARTIFACTS, [_artifact_row(record, store) for record in records])
     _register(connection, "runs", _RUNS, [_run_row(run) for run in runs])

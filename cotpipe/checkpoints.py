@@ -1,6 +1,7 @@
 """Training checkpoints: where a stage in training stands lies in the store, so that any machine can go on from it."""
 
 import logging
+import shutil
 import uuid
 from pathlib import Path
 
@@ -30,11 +31,13 @@ class Checkpoints:
         self._root = f"{reference}/checkpoints"
 
     def save(self, step: int, source: Path) -> None:
-        """Take the folder `source` (it may be moved) as the checkpoint after `step` optimizer steps."""
+        """Take the folder `source` away as the checkpoint after `step` optimizer steps."""
         earlier = set(self._storage.sizes(self._root))
         folder = f"{step}-{uuid.uuid4().hex[:8]}"
         files = [describe_file(path, source) for path in sorted(source.rglob("*")) if path.is_file()]
         self._storage.put_folder(source, f"{self._root}/{folder}")
+        if source.exists():  # copied to S3, where a local store moves it
+            shutil.rmtree(source)
         entry = _Checkpoint(step=step, folder=folder, files=files)
         self._storage.replace(f"{self._root}/{step:08d}.json", entry.model_dump_json().encode())
         for name in earlier - {f"{step:08d}.json"}:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from cotpipe.errors import RunError
@@ -36,7 +37,7 @@ class Lease(BaseModel):
         """Whether the holder has fallen silent, or ran on this machine and is gone."""
         if time.time() > self.expires_at:
             return True
-        return self.host == socket.gethostname() and not is_running(self.pid)
+        return self.host == socket.gethostname() and not psutil.pid_exists(self.pid)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -94,14 +95,3 @@ def _renew(storage: Storage, name: str, lease: Lease, seconds: float, over: thre
             storage.replace(name, renewed.model_dump_json().encode())
         except (RunError, OSError) as error:
             logger.warning("the lease %s could not be renewed: %s", name, error)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process of this machine is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,6 +1,7 @@
 """What is known of an artifact: its name, its record, and how both are made."""
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,9 @@ from cotpipe.storage import file_sha256
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
+_VERSIONED = (
+    "cotpipe", "prefect", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow", "pandas", "s3fs"
+)  # fmt: skip
 
 
 class _Model(BaseModel):
@@ -86,6 +90,11 @@ def digest(identity: Any) -> str:
     """32 hex digits over the canonical JSON of a value."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of what decides how things are computed and stored."""
+    return {name: importlib.metadata.version(name) for name in _VERSIONED}
 
 
 def read_record(data: bytes, name: str) -> Record:

@@ -1,6 +1,5 @@
 """The record of a run, `runs/RUN.json`: its recipe, the artifacts it used, which were reused, timings, outcome."""
 
-import importlib.metadata
 import os
 import platform
 import socket
@@ -11,16 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError, UserError
-from cotpipe.leases import is_running
-from cotpipe.records import Reference
+from cotpipe.records import Reference, package_versions
 from cotpipe.storage import Storage
 
 _FOLDER = "runs"
-_VERSIONED = ("cotpipe", "prefect", "torch", "transformers", "trl", "datasets", "duckdb", "pandas", "s3fs")
 
 
 class StepRun(BaseModel):
@@ -51,9 +49,14 @@ class Run(BaseModel):
     git_commit: str | None  # of cotpipe's own source tree; `+` where that has changes
 
     @property
+    def references(self) -> dict[str, Reference]:
+        """The names of its artifacts, by kind."""
+        return {kind: Reference(kind=kind, fingerprint=value) for kind, value in self.artifacts.items()}
+
+    @property
     def state(self) -> str:
         """The outcome; `dead` for a run of this machine whose process is gone without a word."""
-        if self.outcome == "running" and self.host == socket.gethostname() and not is_running(self.pid):
+        if self.outcome == "running" and self.host == socket.gethostname() and not psutil.pid_exists(self.pid):
             return "dead"
         return self.outcome
 
@@ -77,8 +80,7 @@ class RunLog:
             started_at=_text(now),
             host=socket.gethostname(),
             pid=os.getpid(),
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED}
-            | {"python": platform.python_version()},
+            versions=package_versions() | {"python": platform.python_version()},
             git_commit=_git_commit(),
         )
 

@@ -32,7 +32,8 @@ class S3Storage(Storage):
     def check(self) -> None:
         try:
             with self._told():
-                self.files.ls(self._root.split("/")[0])
+                bucket, _, prefix = self._root.partition("/")
+                self.files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except RunError as error:
             raise UserError(str(error)) from error
 

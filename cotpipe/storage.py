@@ -118,14 +118,7 @@ class LocalStorage(Storage):
 
     @override
     def sizes(self, folder: str) -> dict[str, int]:
-        root = self.root / folder
-        found = {}
-        for parent, _, names in os.walk(root):  # a folder that another run removes meanwhile is passed over
-            for name in names:
-                path = Path(parent, name)
-                with suppress(FileNotFoundError):
-                    found[path.relative_to(root).as_posix()] = path.stat().st_size
-        return found
+        return file_sizes(self.root / folder)
 
     @override
     def put_folder(self, source: Path, name: str) -> None:
@@ -158,6 +151,17 @@ class LocalStorage(Storage):
                 f"the store {self.root} cannot be used: {error}; make room or set COTPIPE_STORE to another place, "
                 "then run again: finished steps are kept"
             ) from error
+
+
+def file_sizes(root: Path) -> dict[str, int]:
+    """Every file under a folder, by its name relative to it, in bytes; what others remove meanwhile is passed over."""
+    found = {}
+    for parent, _, names in os.walk(root):
+        for name in names:
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                found[path.relative_to(root).as_posix()] = path.stat().st_size
+    return found
 
 
 def input_sha256(path: Path) -> str:

@@ -64,16 +64,17 @@ class Store:
 
     def next_refresh(self, reference: Reference) -> Reference:
         """The name that the next refresh of an artifact takes; the same until `put_in_place` is called."""
-        data = self.storage.read(f"{reference}/{REFRESHED}")
-        number = json.loads(data)["number"] + 1 if data else 1
+        number = self._num_refreshes(reference) + 1
         return Reference(kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number]))
 
     def put_in_place(self, reference: Reference, refreshed: Reference) -> None:
         """Let `latest` find the refreshed artifact from now on."""
-        data = self.storage.read(f"{reference}/{REFRESHED}")
-        number = json.loads(data)["number"] + 1 if data else 1
-        entry = {"fingerprint": refreshed.fingerprint, "number": number}
+        entry = {"fingerprint": refreshed.fingerprint, "number": self._num_refreshes(reference) + 1}
         self.storage.replace(f"{reference}/{REFRESHED}", json.dumps(entry).encode())
+
+    def _num_refreshes(self, reference: Reference) -> int:
+        data = self.storage.read(f"{reference}/{REFRESHED}")
+        return int(json.loads(data)["number"]) if data else 0
 
     def record(self, reference: Reference) -> Record | None:
         """The record of an artifact, whatever its files are like.
@@ -83,13 +84,14 @@ class Store:
         data = self.storage.read(f"{reference}/{RECORD}")
         return read_record(data, str(reference)) if data is not None else None
 
-    def records(self, kind: str = "") -> list[Record]:
-        """The records of all complete artifacts (of one kind), whatever their files are like."""
-        names = [name for name in self.storage.sizes(kind) if name.split("/")[-1] == RECORD]
-        references = [Path(kind, name).parent.as_posix().split("/") for name in names]
+    def records(self, kind: str = "", damaged: bool = True) -> list[Record]:
+        """The records of all complete artifacts (of one kind), with or without those that are marked as damaged."""
+        names = {Path(kind, name).as_posix() for name in self.storage.sizes(kind)}
+        references = [name.split("/")[:2] for name in names if name.split("/")[-1] == RECORD]
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
             found = pool.map(lambda parts: self.record(Reference(kind=parts[0], fingerprint=parts[1])), references)
-            return sorted(filter(None, found), key=lambda record: (record.kind, record.made_at, record.fingerprint))
+            chosen = [record for record in found if record and (damaged or _damage_mark(record) not in names)]
+        return sorted(chosen, key=lambda record: (record.kind, record.made_at, record.fingerprint))
 
     def find(self, reference: Reference) -> Record | None:
         """The record of a complete, undamaged artifact; None where there is none.
@@ -122,11 +124,11 @@ class Store:
             record.reference,
             ", ".join(files),
         )
-        self.storage.create(f"{record.reference}/damaged-{record.attempt}.json", json.dumps(files).encode())
+        self.storage.create(_damage_mark(record), json.dumps(files).encode())
 
     def is_marked_damaged(self, record: Record) -> bool:
         """Whether somebody has found the artifact damaged."""
-        return self.storage.read(f"{record.reference}/damaged-{record.attempt}.json") is not None
+        return self.storage.read(_damage_mark(record)) is not None
 
     def path(self, record: Record, name: str) -> Path:
         """A local path of one file or folder of an artifact that `find` has returned, fetched where it lies on S3.
@@ -138,7 +140,7 @@ class Store:
         if isinstance(self.storage, LocalStorage):
             return self.storage.root / record.folder / name
         assert self._cache
-        folder = self._cache.entry(record.folder)
+        folder = self._cache.entry(record.folder, sum(file.size for file in files))
         with ThreadPoolExecutor(4) as pool:
             intact = list(pool.map(lambda file: self._fetch(record, file, folder), files))
         if damaged := [file.path for file, good in zip(files, intact, strict=True) if not good]:
@@ -174,11 +176,11 @@ class Store:
             path = self.storage.root / str(reference) / attempt
         else:
             assert self._cache
-            path = self._cache.entry(f"{reference}/{attempt}")
+            path = self._cache.entry(f"{reference}/{attempt}", num_bytes=0)  # how many come, nobody knows yet
         path.mkdir(parents=True, exist_ok=True)
         try:
             yield Draft(path, attempt)
-        except BaseException:
+        except BaseException:  # an interrupt leaves no half draft behind, either
             shutil.rmtree(path, ignore_errors=True)
             raise
 
@@ -209,6 +211,10 @@ class Store:
         winner = self.record(complete.reference)
         assert winner, "somebody else's record was there a moment ago"
         return winner
+
+
+def _damage_mark(record: Record) -> str:
+    return f"{record.reference}/damaged-{record.attempt}.json"
 
 
 def open_storage(settings: Settings) -> Storage:

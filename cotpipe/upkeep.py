@@ -80,7 +80,7 @@ def _may_go_on(run: Run) -> bool:
 
 def _needed(store: Store, runs: list[Run]) -> set[Reference]:
     """The artifacts of these runs, and all that those were made of."""
-    todo = {Reference(kind=kind, fingerprint=value) for run in runs for kind, value in run.artifacts.items()}
+    todo = {reference for run in runs for reference in run.references.values()}
     needed: set[Reference] = set()
     while todo:
         reference = todo.pop()

@@ -77,9 +77,8 @@ def show_run(run: Run, store: Store, console: Console) -> None:
     for kind, step in run.steps.items():
         table.add_row(kind, run.artifacts[kind], "reused" if step.reused else "made", f"{step.seconds:.1f}")
     console.print(table)
-    artifacts = references(run)
-    if run.outcome == "completed" and all(store.record(reference) for reference in artifacts.values()):
-        show_results(artifacts, store, console)
+    if run.outcome == "completed" and all(store.record(reference) for reference in run.references.values()):
+        show_results(run.references, store, console)
 
 
 def show_difference(first: Run, second: Run, store: Store, console: Console) -> None:
@@ -99,11 +98,6 @@ def show_difference(first: Run, second: Run, store: Store, console: Console) -> 
     console.print(table)
 
 
-def references(run: Run) -> dict[str, Reference]:
-    """The artifacts of a run, by kind."""
-    return {kind: Reference(kind=kind, fingerprint=value) for kind, value in run.artifacts.items()}
-
-
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console, more: bool) -> None:
     """Print the result of a query."""
     table = Table(*columns)
@@ -118,7 +112,7 @@ def _summaries(run: Run, store: Store) -> dict[str, Summary]:
     """The results of those checkpoints that the run has evaluated and that are still there."""
     found = {}
     for name in CHECKPOINTS:
-        reference = references(run).get(f"evaluation-{name}")
+        reference = run.references.get(f"evaluation-{name}")
         if reference and (record := store.find(reference)):
             path = store.path(record, "evaluations.parquet")
             found[name] = summarise(name, read_evaluations({name: path})[name])

@@ -24,7 +24,7 @@ def recorded_run(recipe: Recipe, refresh: Collection[str]) -> Iterator[RunLog]:
     except Exception as error:
         log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
         raise
-    except BaseException:
+    except BaseException:  # Ctrl-C and Prefect's cancellation are no `Exception`s
         log.finish("interrupted")
         raise
     log.finish("completed")

@@ -11,7 +11,7 @@ from cotpipe.config import Recipe
 from cotpipe.curriculum import STEPS
 from cotpipe.records import Reference
 from cotpipe.settings import Settings
-from cotpipe.steps.step import run_step
+from cotpipe.steps.step import StepRunner
 from cotpipe.store import open_store
 from tasks.progress import StepProgress
 
@@ -23,7 +23,7 @@ def _run(
     step, settings = STEPS[kind], Settings()
     inputs = {name: artifacts[name] for name in step.inputs}
     with StepProgress(kind) as progress:
-        outcome = run_step(step, recipe, inputs, open_store(settings), settings, progress, refresh)
+        outcome = StepRunner(open_store(settings), settings, progress).run(step, recipe, inputs, refresh)
         counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in outcome.record.counts.items())
         progress.finish(f"reused: {counts}" if outcome.reused else counts)
     result = {"reference": outcome.reference.model_dump(), "reused": outcome.reused, "counts": outcome.record.counts}

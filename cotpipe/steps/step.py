@@ -2,8 +2,6 @@
 
 import ctypes
 import gc
-import importlib.metadata
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +14,9 @@ from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError
 from cotpipe.leases import holder, try_lease
-from cotpipe.records import Record, Reference, fingerprint_of
+from cotpipe.records import Record, Reference, fingerprint_of, package_versions
 from cotpipe.settings import Settings
 from cotpipe.store import Store
-
-logger = logging.getLogger(__name__)
-
-_VERSIONED = ("cotpipe", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow")
 
 
 class Report(Protocol):
@@ -86,84 +80,78 @@ def reference_of(step: Step, recipe: Recipe, inputs: Mapping[str, Reference]) ->
     return Reference(kind=step.kind, fingerprint=fingerprint)
 
 
-def run_step(
-    step: Step,
-    recipe: Recipe,
-    inputs: Mapping[str, Reference],
-    store: Store,
-    settings: Settings,
-    report: Report,
-    refresh: bool = False,
-) -> Outcome:
-    """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
+@dataclass(frozen=True)
+class StepRunner:
+    """Runs steps on one store."""
 
-    While another run makes the same artifact, wait for it. Raises `UserError` or `RunError`; whatever earlier steps
-    have committed stays.
-    """
-    plain = reference_of(step, recipe, inputs)
-    reference = store.next_refresh(plain) if refresh else store.latest(plain)
-    try:
-        while True:
-            if record := store.find(reference):
-                return Outcome(reference, reused=True, record=record)
-            with try_lease(store.storage, str(reference), settings.lease_seconds) as lease:
-                if lease and not store.find(reference):
-                    record = _build(step, recipe, inputs, store, settings, report, reference)
-                    if refresh:
-                        store.put_in_place(plain, reference)
-                    return Outcome(reference, reused=False, record=record)
-            if not lease:
-                report.note(f"waits for {holder(store.storage, str(reference)) or 'another run'}, which makes the same")
-                time.sleep(min(2.0, settings.lease_seconds / 10))
-    except OSError as error:
-        raise RunError(
-            f"step {step.kind}: cannot write its output: {error}; make room, or set COTPIPE_STORE (and COTPIPE_CACHE, "
-            "where the store is on S3) to another place, then run again: finished steps are kept"
-        ) from error
+    store: Store
+    settings: Settings
+    report: Report
 
+    def run(self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], refresh: bool = False) -> Outcome:
+        """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
 
-def _build(
-    step: Step,
-    recipe: Recipe,
-    inputs: Mapping[str, Reference],
-    store: Store,
-    settings: Settings,
-    report: Report,
-    reference: Reference,
-) -> Record:
-    started = time.monotonic()
-    checkpoints = Checkpoints(store.storage, reference)
-    with store.draft(reference) as draft:
-        work = Work(recipe, settings, _fetcher(store, inputs), draft.path, checkpoints, report)
-        counts = step.run(work)
-        record = Record(
-            kind=step.kind,
-            fingerprint=reference.fingerprint,
-            attempt=draft.attempt,
-            step_version=step.version,
-            fields=step.fields(recipe),
-            inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
-            counts=counts,
-            files=[],
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
-            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - started, 3),
-        )
-        record = store.commit(draft, record)
-    checkpoints.clear()
-    _release_memory()
-    return record
+        While another run makes the same artifact, wait for it. Raises `UserError` or `RunError`; whatever earlier
+        steps have committed stays.
+        """
+        plain = reference_of(step, recipe, inputs)
+        reference = self.store.next_refresh(plain) if refresh else self.store.latest(plain)
+        try:
+            while True:
+                if record := self.store.find(reference):
+                    return Outcome(reference, reused=True, record=record)
+                with try_lease(self.store.storage, str(reference), self.settings.lease_seconds) as lease:
+                    if lease and not self.store.find(reference):
+                        record = self._build(step, recipe, inputs, reference)
+                        if refresh:
+                            self.store.put_in_place(plain, reference)
+                        return Outcome(reference, reused=False, record=record)
+                if not lease:
+                    self._wait_for(reference)
+        except OSError as error:
+            raise RunError(
+                f"step {step.kind}: cannot write its output: {error}; make room, or set COTPIPE_STORE (and "
+                "COTPIPE_CACHE, where the store is on S3) to another place, then run again: finished steps are kept"
+            ) from error
 
+    def _wait_for(self, reference: Reference) -> None:
+        other = holder(self.store.storage, str(reference)) or "another run"
+        self.report.note(f"waits for {other}, which makes the same")
+        time.sleep(min(2.0, self.settings.lease_seconds / 10))
 
-def _fetcher(store: Store, inputs: Mapping[str, Reference]) -> Callable[[str, str], Path]:
-    """Gives a step local paths of what it reads; nothing that it does not ask for is fetched."""
+    def _build(self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], reference: Reference) -> Record:
+        started = time.monotonic()
+        checkpoints = Checkpoints(self.store.storage, reference)
+        with self.store.draft(reference) as draft:
+            work = Work(recipe, self.settings, self._fetcher(inputs), draft.path, checkpoints, self.report)
+            counts = step.run(work)
+            record = Record(
+                kind=step.kind,
+                fingerprint=reference.fingerprint,
+                attempt=draft.attempt,
+                step_version=step.version,
+                fields=step.fields(recipe),
+                inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
+                counts=counts,
+                files=[],
+                versions=package_versions(),
+                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=round(time.monotonic() - started, 3),
+            )
+            record = self.store.commit(draft, record)
+        checkpoints.clear()
+        _release_memory()
+        return record
 
-    def fetch(kind: str, name: str) -> Path:
-        record = store.record(inputs[kind])
-        assert record, f"{inputs[kind]} is committed before a step reads it"
-        return store.path(record, name)
+    def _fetcher(self, inputs: Mapping[str, Reference]) -> Callable[[str, str], Path]:
+        """Gives a step local paths of what it reads; nothing that it does not ask for is fetched."""
 
-    return fetch
+        def fetch(kind: str, name: str) -> Path:
+            record = self.store.record(inputs[kind])
+            assert record, f"{inputs[kind]} is committed before a step reads it"
+            return self.store.path(record, name)
+
+        return fetch
 
 
 def _release_memory() -> None:

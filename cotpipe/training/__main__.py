@@ -7,10 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 from pydantic import TypeAdapter
 
 from cotpipe.errors import UserError
-from cotpipe.leases import is_running
 from cotpipe.training.cpu import score_targets_only
 from cotpipe.training.grpo import train_stage2, train_stage3
 from cotpipe.training.job import Job, Refusal, Stage1Job, Stage2Job
@@ -39,7 +39,7 @@ def main() -> int:
 
 def _end_with(launcher: int) -> None:
     """End at once when the launcher is gone: killed, it can end nobody, and nobody would take what is trained on."""
-    while is_running(launcher):
+    while psutil.pid_exists(launcher):
         time.sleep(1)
     os._exit(1)
 

@@ -111,14 +111,14 @@ def test_a_cached_step_shows_as_cached(finished, tiny_student):
 def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_student, tmp_path, monkeypatch):
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path))
     from cotpipe.settings import Settings
-    from cotpipe.steps.step import Silent, run_step
+    from cotpipe.steps.step import Silent, StepRunner
     from cotpipe.store import open_store
 
     recipe = load_recipe(TINY, [f"student.model={tiny_student}"])
     artifacts = {}
     for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
         inputs = {name: artifacts[name] for name in STEPS[kind].inputs}
-        outcome = run_step(STEPS[kind], recipe, inputs, open_store(Settings()), Settings(), Silent())
+        outcome = StepRunner(open_store(Settings()), Settings(), Silent()).run(STEPS[kind], recipe, inputs)
         artifacts[kind] = outcome.reference
         first = json.loads((folder(finished, kind).parent / "record.json").read_text())
         assert [file.model_dump() for file in outcome.record.files] == first["files"]

@@ -16,15 +16,15 @@ import json, sys
 from cotpipe.curriculum import STEPS
 from cotpipe.recipes import load_recipe
 from cotpipe.settings import Settings
-from cotpipe.steps.step import Silent, run_step
+from cotpipe.steps.step import Silent, StepRunner
 from cotpipe.store import open_store
 
 recipe, settings = load_recipe("demo"), Settings()
-store, artifacts, made = open_store(settings), {}, []
+runner, artifacts, made = StepRunner(open_store(settings), settings, Silent()), {}, []
 print("ready", flush=True)
 sys.stdin.readline()
 for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
-    outcome = run_step(STEPS[kind], recipe, {name: artifacts[name] for name in STEPS[kind].inputs}, store, settings, Silent())
+    outcome = runner.run(STEPS[kind], recipe, {name: artifacts[name] for name in STEPS[kind].inputs})
     artifacts[kind] = outcome.reference
     made += [kind] * (not outcome.reused)
 print(json.dumps(made))

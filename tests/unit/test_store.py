@@ -164,7 +164,7 @@ def test_what_canonical_json_cannot_hold_is_an_error(value):
 def test_a_full_disk_is_told_in_one_line(store, tmp_path):
     from cotpipe.config import Recipe
     from cotpipe.settings import Settings
-    from cotpipe.steps.step import Silent, Step, run_step
+    from cotpipe.steps.step import Silent, Step, StepRunner
 
     def fill_the_disk(work):
         with open("/dev/full", "w") as full:
@@ -175,5 +175,5 @@ def test_a_full_disk_is_told_in_one_line(store, tmp_path):
         pytest.skip("no /dev/full here")
     step = Step("problems", 1, (), lambda recipe: {}, fill_the_disk)
     with pytest.raises(RunError, match=r"No space left on device.*COTPIPE_STORE.*finished steps are kept"):
-        run_step(step, Recipe(), {}, store, Settings(), Silent())
+        StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
     assert not [name for name in store.storage.sizes("") if name.endswith("record.json")]
