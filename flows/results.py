@@ -55,13 +55,13 @@ def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Console
 
 
 def show_runs(runs: Sequence[Run], console: Console) -> None:
-    """Print one line a run."""
-    table = Table(Column("run", no_wrap=True), "recipe", "state", "steps made", "reused", "seconds", "error")
+    """Print one line a run; why one failed is what `show_run` tells."""
+    table = Table(*(Column(name, no_wrap=True) for name in ("run", "recipe", "state", "made", "reused", "seconds")))
     for run in runs:
         reused = sum(step.reused for step in run.steps.values())
         seconds = "" if run.seconds is None else f"{run.seconds:.0f}"
         made = str(len(run.steps) - reused)
-        table.add_row(run.run_id, run.recipe["name"], run.state, made, str(reused), seconds, run.error or "")
+        table.add_row(run.run_id, run.recipe["name"], run.state, made, str(reused), seconds)
     console.print(table if runs else "no runs yet")
 
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
+
 from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError
@@ -108,9 +110,9 @@ class StepRunner:
                         return Outcome(reference, reused=False, record=record)
                 if not lease:
                     self._wait_for(reference)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # a full disk is the latter where weights are written
             raise RunError(
-                f"step {step.kind}: cannot write its output: {error}; make room, or set COTPIPE_STORE (and "
+                f"step {step.kind}: cannot read or write its files: {error}; make room, or set COTPIPE_STORE (and "
                 "COTPIPE_CACHE, where the store is on S3) to another place, then run again: finished steps are kept"
             ) from error
 

@@ -1,5 +1,5 @@
 import json
-import os
+import resource
 
 import pytest
 from hypothesis import given
@@ -161,19 +161,34 @@ def test_what_canonical_json_cannot_hold_is_an_error(value):
         fingerprint_of("problems", 1, {"field": value}, {})
 
 
-def test_a_full_disk_is_told_in_one_line(store, tmp_path):
+def write_text(path):
+    path.write_text("x" * 100_000)
+
+
+def write_weights(path):
+    import numpy
+    from safetensors.numpy import save_file
+
+    save_file({"weights": numpy.zeros(100_000)}, path)
+
+
+@pytest.fixture
+def nearly_full_disk():
+    """No file can grow beyond 50 kB; a disk without room fails in the same calls."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("write", [write_text, write_weights])
+def test_a_full_disk_is_told_in_one_line(store, write, nearly_full_disk):
     from cotpipe.config import Recipe
     from cotpipe.settings import Settings
     from cotpipe.steps.step import Silent, Step, StepRunner
 
-    def fill_the_disk(work):
-        with open("/dev/full", "w") as full:
-            full.write("x" * 100_000)
-        return {}
-
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full here")
-    step = Step("problems", 1, (), lambda recipe: {}, fill_the_disk)
-    with pytest.raises(RunError, match=r"No space left on device.*COTPIPE_STORE.*finished steps are kept"):
+    step = Step("problems", 1, (), lambda recipe: {}, lambda work: write(work.output / "file"))
+    with pytest.raises(RunError, match=r"File too large.*COTPIPE_STORE.*finished steps are kept") as raised:
         StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
+    assert "\n" not in str(raised.value)
     assert not [name for name in store.storage.sizes("") if name.endswith("record.json")]
