@@ -1,5 +1,6 @@
 """The same operations on a local disk and on two real S3 servers, one of them behind a proxy that loses requests."""
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -198,6 +199,8 @@ def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(rclone, tmp_p
         store.path(store.find(reference), "model")
         kept = {path.parent.parent.name.split("-")[1] for path in folder.rglob("weights")}
         assert kept == {one.fingerprint for one in references[max(number - 1, 0) : number + 1]}  # the two newest
+        del store
+        gc.collect()  # the process ends, and its locks with it
     holding = make_store(storage, folder, max_bytes=2500)
     used = holding.path(holding.find(references[3]), "model")
     for reference in references[:3]:
