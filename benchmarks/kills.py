@@ -76,8 +76,8 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def finished(store: Store) -> dict[str, Record]:
-    """The records by kind."""
-    return {record.kind: record for record in store.records()}
+    """The records of finished steps by kind; shards are parts of them."""
+    return {record.kind: record for record in store.records() if record.kind in STEPS}
 
 
 def kill_within(step: str, store: Store, student: Path, address: str, rng: random.Random) -> bool:

@@ -35,8 +35,11 @@ def lessons(size: int) -> Iterator[Lesson]:
             f"After {rng.randint(2, 99)} more there are {rng.randint(2, 99)} + {rng.randint(2, 99)} = {number} apples."
             for _ in range(rng.randint(2, 8))
         ]
+        graph = ([[] for _ in steps], [0] * len(steps), list(range(len(steps))))
         question = f"Problem {number}: " + "Tom has some apples and is given some more of them. " * 3
-        yield Lesson(f"problem-{number:07d}", "stage1", number / size, question, str(number), steps, 12 * len(steps))
+        yield Lesson(
+            f"problem-{number:07d}", "stage1", number / size, question, str(number), steps, 12 * len(steps), *graph
+        )
 
 
 def write_examples(folder: Path) -> None:

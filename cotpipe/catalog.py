@@ -8,7 +8,19 @@ import pyarrow as pa
 
 from cotpipe.errors import UserError
 from cotpipe.records import Record
-from cotpipe.rows import Answered, Example, Failure, Lesson, Logged, Problem, Reject, TeacherRationale, schema_of
+from cotpipe.rows import (
+    Answered,
+    Example,
+    Failure,
+    Generation,
+    Lesson,
+    Logged,
+    Problem,
+    Reject,
+    TeacherOutcome,
+    TeacherRationale,
+    schema_of,
+)
 from cotpipe.runs import Run, read_runs
 from cotpipe.s3 import S3Storage
 from cotpipe.store import Store
@@ -23,6 +35,8 @@ TABLES: dict[str, type] = {
     "failures": Failure,
     "evaluations": Answered,
     "training_log": Logged,
+    "teacher": TeacherOutcome,
+    "generations": Generation,
 }
 """The views over `NAME.parquet` of all artifacts, and their rows; each has `kind` and `fingerprint`, too."""
 

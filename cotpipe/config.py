@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from cotpipe.masks import MaskKind
+from cotpipe.prompts import INSTRUCTION
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Split = Literal["stage1", "stage2", "mining", "validation", "test"]
@@ -120,8 +121,32 @@ class Student(Section):
 class Teacher(Section):
     """Where rationales come from and which of them are taught."""
 
-    engine: Literal["reference"] = Field("reference", description="`reference` replays the data set's own rationales")
+    engine: Literal["reference", "openai", "auto", "vllm", "transformers"] = Field(
+        "reference",
+        description="`reference` replays the data set's own rationales; `openai` asks servers (COTPIPE_SERVERS); "
+        "`vllm` and `transformers` run the model in this process, `auto` the faster one that is installed",
+    )
+    model: str | None = Field(None, description="The teacher: a folder, a hub id, or the name that the servers know")
+    revision: str | None = Field(None, description="Commit or tag on the hub; default: the newest")
+    adapter: str | None = Field(None, description="Folder of a LoRA adapter on top of the model")
+    system_prompt: str = Field(INSTRUCTION, description="What the teacher is told before the question")
+    chat_template: str | None = Field(None, description="Chat template (Jinja text); default: the model's own")
+    template_options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Options of the chat template, such as enable_thinking: false"
+    )
     num_samples: PositiveInt = Field(1, description="Rationales per problem (samples)")
+    max_rounds: PositiveInt = Field(
+        1, description="How often a problem without a verified rationale is asked, each time for twice as many samples"
+    )
+    restructure: bool = Field(
+        False, description="Ask the teacher to write a right answer that has no steps again, in steps"
+    )
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling: share of the probability that is kept")
+    max_new_tokens: PositiveInt = Field(1024, description="Longest answer, thoughts included (tokens)")
+    stop: tuple[str, ...] = Field(
+        ("\nQuestion:", "\nProblem:", "\nUser:"), max_length=4, description="Texts before which an answer ends"
+    )
     choice: Literal["shortest", "longest", "first", "random"] = Field(
         "first", description="Which of a problem's verified rationales is taught"
     )
@@ -131,11 +156,23 @@ class Teacher(Section):
         0.9, description="The step fails if more than this share of the rationales is rejected"
     )
 
+    @model_validator(mode="after")
+    def _model_that_fits(self) -> Self:
+        if self.engine != "reference" and self.model is None:
+            raise ValueError(f"the engine {self.engine!r} needs a model: set teacher.model")
+        if self.engine == "openai" and (self.adapter or self.revision):
+            raise ValueError("servers know an adapter or a revision by a name of its own: set teacher.model to that")
+        return self
+
 
 class Masks(Section):
     """How many steps of a rationale are hidden from the student, and which."""
 
-    kind: MaskKind = Field("random", description="Which steps: any, spread out, one run, or never the first and last")
+    kind: MaskKind = Field(
+        "random",
+        description="Which steps: any, spread out, one run, never the first and last; or by the step graph: those that "
+        "the answer hangs on (`critical`), those that use no other (`leaves`), near the answer or far from it",
+    )
     amount: Literal["one", "half", "share"] = Field(
         "share", description="`one` step; `half`: max(3, half of them), one stays; or the rising `share` below"
     )

@@ -7,7 +7,7 @@ from typing import Any
 from cotpipe.config import FileSource, Recipe
 from cotpipe.errors import UserError
 from cotpipe.report import CHECKPOINTS
-from cotpipe.steps import answer, prepare, report, student, train
+from cotpipe.steps import answer, prepare, report, student, teacher, train
 from cotpipe.steps.step import Step
 from cotpipe.storage import input_sha256
 
@@ -67,7 +67,18 @@ def _examples(stage: str, inputs: tuple[str, ...], run: Any, *fields: str) -> St
     return Step(f"{stage}-examples", 1, inputs, _fields(*shared, *fields), run)
 
 
-_TEACHER_FIELDS = ("engine", "num_samples", "min_steps", "max_steps", "max_rejected_share")
+_JUDGED_BY = ("num_samples", "min_steps", "max_steps", "max_rejected_share")
+_ASKED_WITH = (
+    "system_prompt", "max_rounds", "restructure", "temperature", "top_p", "max_new_tokens", "stop"
+)  # fmt: skip
+
+
+def _teacher_fields(recipe: Recipe) -> dict[str, Any]:
+    """Which engine asks is no part of it, and a data set's own rationales are asked for with nothing."""
+    names = _JUDGED_BY if recipe.teacher.engine == "reference" else (*_JUDGED_BY, *_ASKED_WITH)
+    fields: dict[str, Any] = _fields("seed", *(f"teacher.{name}" for name in names))(recipe)
+    return fields | {"teacher": teacher.teacher_identity(recipe)}
+
 
 STEPS = {
     step.kind: step
@@ -78,8 +89,8 @@ STEPS = {
             "rationales",
             1,
             ("problems",),
-            _fields("seed", *(f"teacher.{name}" for name in _TEACHER_FIELDS)),
-            prepare.collect_rationales,
+            _teacher_fields,
+            teacher.collect_rationales,
         ),
         Step(
             "lessons",
@@ -105,7 +116,7 @@ STEPS = {
         Step(
             "report",
             1,
-            (*(f"evaluation-{name}" for name in CHECKPOINTS), *CHECKPOINTS[1:]),
+            (*(f"evaluation-{name}" for name in CHECKPOINTS), *CHECKPOINTS[1:], "rationales"),
             lambda recipe: recipe.model_dump(mode="json"),
             report.report,
         ),

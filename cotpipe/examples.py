@@ -18,6 +18,7 @@ from cotpipe.prompts import Message
 from cotpipe.randomness import named_random
 from cotpipe.rationale import format_rationale
 from cotpipe.rows import Example, Lesson
+from cotpipe.structure import StepGraph
 
 _ROWS_AT_ONCE = 10_000
 
@@ -26,7 +27,7 @@ def stage1_examples(lessons: pa.Table, stage: Stage1, seed: int) -> Iterator[Exa
     """Reconstruction: the steps shuffled, some masked; once all of them are masked, the bare question."""
 
     def prompt(lesson: Lesson, progress: float, rng: random.Random) -> tuple[list[Message], list[int]]:
-        shown, masked = _mask(lesson.teacher_steps, stage.masks, progress, rng)
+        shown, masked = _mask(lesson, stage.masks, progress, rng)
         rng.shuffle(shown)
         if len(masked) == len(shown):
             return prompts.question_prompt(lesson.question), masked
@@ -39,7 +40,7 @@ def stage2_examples(lessons: pa.Table, stage: Stage2, seed: int) -> Iterator[Exa
     """Completion: the steps in order, some masked; once all of them are masked, the bare question."""
 
     def prompt(lesson: Lesson, progress: float, rng: random.Random) -> tuple[list[Message], list[int]]:
-        shown, masked = _mask(lesson.teacher_steps, stage.masks, progress, rng)
+        shown, masked = _mask(lesson, stage.masks, progress, rng)
         if len(masked) == len(shown):
             return prompts.question_prompt(lesson.question), masked
         return prompts.completion_prompt(lesson.question, shown), masked
@@ -94,10 +95,9 @@ def _take(lessons: pa.Table, order: Sequence[int]) -> Iterator[Lesson]:
             yield Lesson(**row)
 
 
-def _mask(
-    steps: Sequence[str], masks: Masks, progress: float, rng: random.Random
-) -> tuple[list[str | None], list[int]]:
+def _mask(lesson: Lesson, masks: Masks, progress: float, rng: random.Random) -> tuple[list[str | None], list[int]]:
     """The steps with None in place of the hidden ones, and their indices; `progress` is 0 to 1 over the stage."""
+    steps = lesson.teacher_steps
     if rng.random() >= masks.probability:
         return list(steps), []
     match masks.amount:
@@ -108,8 +108,11 @@ def _mask(
         case "share":
             share = _between(masks.first_share, masks.last_share, min(progress / masks.ramp, 1.0))
             num_masked = num_masked_at(share, len(steps))
+    graph = StepGraph(lesson.uses, lesson.distance, lesson.critical)
     masked = (
-        list(range(len(steps))) if num_masked == len(steps) else choose_masked(masks.kind, len(steps), num_masked, rng)
+        list(range(len(steps)))
+        if num_masked == len(steps)
+        else choose_masked(masks.kind, len(steps), num_masked, rng, graph)
     )
     hidden = set(masked)
     return [None if index in hidden else step for index, step in enumerate(steps)], masked

@@ -20,9 +20,13 @@ class Message(TypedDict):
     content: str
 
 
-def question_prompt(question: str) -> list[Message]:
-    """The question alone: evaluation, mining, and whatever a stage has unlearnt to need."""
-    return [Message(role="system", content=INSTRUCTION), Message(role="user", content=question)]
+def question_prompt(question: str, instruction: str = INSTRUCTION) -> list[Message]:
+    """The question alone: the teacher, evaluation, mining, and whatever a stage has unlearnt to need.
+
+    An empty instruction leaves the system message out, as some reasoning models want it.
+    """
+    system = [Message(role="system", content=instruction)] if instruction else []
+    return [*system, Message(role="user", content=question)]
 
 
 def reconstruction_prompt(question: str, shuffled_steps: Sequence[str | None]) -> list[Message]:
@@ -40,6 +44,12 @@ def completion_prompt(question: str, steps: Sequence[str | None]) -> list[Messag
 def rewriting_prompt(question: str, steps: Sequence[str], answer: str) -> list[Message]:
     """Stage 3: the teacher's whole rationale, to be written again shorter."""
     return _with_help(question, "A right but long solution; write a shorter one:", format_rationale(steps, answer))
+
+
+def restructuring_prompt(question: str, solution: str, answer: str) -> list[Message]:
+    """For the teacher: a right solution without usable steps, to be written again in steps."""
+    title = f"A right solution. Write it again as steps, one short line each, and end with 'Answer: {answer}':"
+    return _with_help(question, title, solution)
 
 
 def _with_help(question: str, title: str, body: str) -> list[Message]:

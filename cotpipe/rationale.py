@@ -19,6 +19,10 @@ _STEP = re.compile(r"^[ \t#*_>-]{0,8}step[ \t]{0,3}[0-9]{1,4}[ \t*_]{0,4}[:.)-][
 _ANSWER = re.compile(r"(?:^|[\s.*])[*_#]{0,6}(?:final[ ]{1,2})?answer[*_]{0,3}:|####", re.IGNORECASE)
 _STEP_LINE = re.compile(r"^Step [0-9]{1,4}: *\S", re.MULTILINE)
 _ANSWER_LINE = re.compile(r"^Answer: *\S", re.MULTILINE)
+_FINAL_LINE = re.compile(
+    r"^(?:[ \t#*_>-]{0,8}(?:final[ ]{1,2})?answer[*_]{0,3}:|####)[^\n0-9]{0,80}[0-9][^\n]*(?=\n)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
 
 
@@ -28,6 +32,7 @@ class Rationale:
 
     steps: list[str]
     answer: str | None
+    labelled: bool  # whether the text itself says where a step begins
 
 
 def parse_rationale(text: str) -> Rationale:
@@ -48,7 +53,33 @@ def parse_rationale(text: str) -> Rationale:
     else:
         pieces = _before_answer(body).split("\n")
     steps = [" ".join(piece.split()) for piece in pieces]
-    return Rationale(steps=[step for step in steps if step], answer=answer)
+    return Rationale([step for step in steps if step], answer, labelled=bool(labels))
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    r"""What a reasoning model thought and what it then said: the parts inside and behind `<think> ... </think>`.
+
+    Some chat templates open the tag in the prompt, so a text may hold the closing one alone; an open tag that is
+    never closed is all thought.
+
+    >>> split_thinking("<think>48 / 2 ...</think>\nStep 1: 48 / 2 = 24")
+    ('48 / 2 ...', 'Step 1: 48 / 2 = 24')
+    """
+    before, closed, after = text.rpartition("</think>")
+    thoughts, visible = (before, after) if closed else ("", text)
+    said, opened, unclosed = visible.partition("<think>")
+    thoughts = thoughts.replace("<think>", "").replace("</think>", "")
+    return (thoughts + unclosed).strip(), said.strip() if closed or opened else text
+
+
+def until_answer(text: str) -> str:
+    r"""A text up to the end of its first answer line: what a model wrote on after that answers nothing.
+
+    >>> until_answer("Step 1: 2 + 2 = 4\nAnswer: 4\n\nQuestion: what is next?")
+    'Step 1: 2 + 2 = 4\nAnswer: 4'
+    """
+    found = _FINAL_LINE.search(text[:MAX_RATIONALE_CHARS])
+    return text[: found.end()] if found else text
 
 
 def format_rationale(steps: Sequence[str], answer: str) -> str:

@@ -14,6 +14,8 @@ from cotpipe.storage import file_sha256
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
+SHARDS = "generations"
+"""Kind of the shards that generating steps put their output together from."""
 _VERSIONED = (
     "cotpipe", "prefect", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow", "pandas", "s3fs"
 )  # fmt: skip
@@ -61,6 +63,7 @@ class Record(_Model):
     step_version: int
     fields: dict[str, Any]  # the recipe fields that the step reads
     inputs: dict[str, str]  # fingerprints of the inputs, by their kind
+    shards: list[Fingerprint] = []  # of the shards that it was put together from
     counts: dict[str, int]  # rows kept and dropped, as the step reports them
     files: list[StoredFile]
     versions: dict[str, str]  # packages that made it

@@ -1,6 +1,6 @@
 """The result of a run: one summary per checkpoint, what each stage changed, and the report in Markdown."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 
 from cotpipe.config import Masks, Recipe
+from cotpipe.rows import TeacherOutcome
 from cotpipe.statistics import Change, Estimate, change_of_mean, change_of_share, mean, share
 
 CHECKPOINTS = ("base", "stage1", "stage2", "stage3")
@@ -86,9 +87,13 @@ def comparisons(rows: Mapping[str, pd.DataFrame]) -> list[Comparison]:
 
 
 def write_report(
-    path: Path, recipe: Recipe, rows: Mapping[str, pd.DataFrame], optimizer_steps: Mapping[str, int]
+    path: Path,
+    recipe: Recipe,
+    rows: Mapping[str, pd.DataFrame],
+    optimizer_steps: Mapping[str, int],
+    teacher: Sequence[TeacherOutcome],
 ) -> None:
-    """Write `report.md`: the table, the comparisons, the settings that decided, and rationales before and after."""
+    """Write `report.md`: the tables, the comparisons, the settings that decided, and rationales before and after."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cotpipe", "templates"),
         undefined=jinja2.StrictUndefined,
@@ -104,6 +109,7 @@ def write_report(
         examples=_examples(rows["base"], rows["stage3"]),
         masks={"stage 1": describe_masks(recipe.stage1.masks), "stage 2": describe_masks(recipe.stage2.masks)},
         optimizer_steps=optimizer_steps,
+        teacher=teacher,
     )
     path.write_text(text, encoding="utf-8")
 

@@ -47,6 +47,34 @@ class TeacherRationale:
     steps: list[str]
     answer: str
     num_words: int
+    num_tokens: int  # of the teacher's whole answer, thoughts included; words for the `reference` engine
+    restructured: bool  # written again in steps, on request
+    uses: list[list[int]]  # the step graph, see `structure.StepGraph`
+    distance: list[int]
+    critical: list[int]
+
+
+@dataclass(frozen=True)
+class TeacherOutcome:
+    """What became of the teacher's answers: one row for the verified ones, one for each reason to reject."""
+
+    outcome: str
+    num_answers: int
+    share: float  # of all answers
+    mean_words: float  # of what was said, thoughts left out
+    num_tokens: int  # of all these answers together, thoughts included: what they cost
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer of an engine, as it came; `shards` writes and reads them."""
+
+    problem_id: str
+    sample: int
+    text: str
+    thoughts: str
+    num_tokens: int
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,9 @@ class Lesson:
     answer: str
     teacher_steps: list[str]
     teacher_words: int
+    uses: list[list[int]]  # the step graph, see `structure.StepGraph`
+    distance: list[int]
+    critical: list[int]
 
 
 @dataclass(frozen=True)

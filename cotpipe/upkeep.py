@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cotpipe.leases import holder
-from cotpipe.records import RECORD, Reference
+from cotpipe.records import RECORD, SHARDS, Reference
 from cotpipe.runs import Run, read_runs, remove_run
 from cotpipe.store import REFRESHED, Store
 
@@ -54,7 +54,7 @@ def find_garbage(store: Store, keep_runs: int) -> tuple[list[Garbage], list[Run]
     """
     runs = read_runs(store.storage)
     forgotten = [run for run in runs[: max(len(runs) - keep_runs, 0)] if not _may_go_on(run)]
-    kept = _needed(store, [run for run in runs if run not in forgotten])
+    kept = _needed(store, [run for run in runs if run not in forgotten]) | _recent_shards(store)
     garbage: list[Garbage] = []
     for folder, files in _folders(store).items():
         if holder(store.storage, folder):
@@ -74,8 +74,11 @@ def collect_garbage(store: Store, garbage: list[Garbage], forgotten: list[Run]) 
 
 
 def _may_go_on(run: Run) -> bool:
-    age = datetime.now(UTC) - datetime.fromisoformat(run.started_at)
-    return run.outcome != "completed" and age < _UNFINISHED_IS_KEPT
+    return run.outcome != "completed" and _is_recent(run.started_at)
+
+
+def _is_recent(moment: str) -> bool:
+    return datetime.now(UTC) - datetime.fromisoformat(moment) < _UNFINISHED_IS_KEPT
 
 
 def _needed(store: Store, runs: list[Run]) -> set[Reference]:
@@ -87,7 +90,13 @@ def _needed(store: Store, runs: list[Run]) -> set[Reference]:
         needed.add(reference)
         if record := store.record(reference):
             todo |= {Reference(kind=kind, fingerprint=value) for kind, value in record.inputs.items()} - needed
+            todo |= {Reference(kind=SHARDS, fingerprint=value) for value in record.shards} - needed
     return needed
+
+
+def _recent_shards(store: Store) -> set[Reference]:
+    """Shards that a generation under way, or one that is to go on, may be put together from."""
+    return {record.reference for record in store.records(SHARDS) if _is_recent(record.made_at)}
 
 
 def _folders(store: Store) -> dict[str, dict[str, int]]:

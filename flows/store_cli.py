@@ -58,8 +58,8 @@ def sql(
 ) -> None:
     """Query all tables of the store with DuckDB.
 
-    Tables: problems, rationales, rejects, lessons, examples, completions, failures, evaluations, training_log
-    (each with the columns kind and fingerprint of its artifact), artifacts, runs, run_steps.
+    Tables: problems, rationales, rejects, teacher, lessons, examples, completions, failures, evaluations,
+    training_log, generations (each with the columns kind and fingerprint of its artifact), artifacts, runs, run_steps.
     """
     from cotpipe.catalog import query as ask
     from flows.results import show_rows

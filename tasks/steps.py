@@ -14,6 +14,7 @@ from cotpipe.settings import Settings
 from cotpipe.steps.step import StepRunner
 from cotpipe.store import open_store
 from tasks.progress import StepProgress
+from tasks.shards import side_by_side
 
 
 def _run(
@@ -23,7 +24,7 @@ def _run(
     step, settings = STEPS[kind], Settings()
     inputs = {name: artifacts[name] for name in step.inputs}
     with StepProgress(kind) as progress:
-        outcome = StepRunner(open_store(settings), settings, progress).run(step, recipe, inputs, refresh)
+        outcome = StepRunner(open_store(settings), settings, progress, side_by_side).run(step, recipe, inputs, refresh)
         counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in outcome.record.counts.items())
         progress.finish(f"reused: {counts}" if outcome.reused else counts)
     result = {"reference": outcome.reference.model_dump(), "reused": outcome.reused, "counts": outcome.record.counts}

@@ -1,17 +1,19 @@
 """Mining and evaluation: a checkpoint answers bare questions, and every answer gets its verdict."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import duckdb
 
 from cotpipe.answers import answers_match, extract_answer
-from cotpipe.engines.base import Generated, Request, Sampling
+from cotpipe.engines.base import Engine, Generated, Model, Request, Sampling
+from cotpipe.engines.choice import open_engine
 from cotpipe.errors import UserError
 from cotpipe.prompts import question_prompt
 from cotpipe.randomness import named_seed
 from cotpipe.rationale import has_valid_format
 from cotpipe.rows import Answered, Failure, Lesson, write_rows
+from cotpipe.steps.generate import SharedEngine, generate
 from cotpipe.steps.prepare import read_lessons
 from cotpipe.steps.step import Work
 
@@ -25,7 +27,7 @@ def mine_failures(work: Work) -> dict[str, int]:
     lessons = list(read_lessons(work.input("lessons", "lessons.parquet"), "mining"))[: section.max_problems]
     seed = named_seed(work.recipe.seed, "mining")
     sampling = Sampling(section.num_samples, section.temperature, section.max_new_tokens, seed)
-    answered = _ask(work, work.input("stage2", "model"), lessons, sampling)
+    answered = _ask(work, "stage2", lessons, sampling)
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
     query = """
@@ -56,19 +58,19 @@ def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
             f"evaluation.split: no problem is in the split {section.split!r}; raise problems.splits.{section.split}"
         )
     sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0)
-    answered = _ask(work, work.input(checkpoint, "model"), lessons, sampling)
+    answered = _ask(work, checkpoint, lessons, sampling)
     write_rows(work.output / "evaluations.parquet", Answered, answered)
     return {"problems": len(answered), "correct": sum(row.correct for row in answered)}
 
 
-def _ask(work: Work, model: Path, lessons: Sequence[Lesson], sampling: Sampling) -> list[Answered]:
-    from cotpipe.engines.local import TransformersEngine  # torch is loaded only where something is generated
+def _ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampling) -> list[Answered]:
+    def opened() -> AbstractContextManager[Engine]:
+        return open_engine(work.settings.engine, Model(str(work.input(checkpoint, "model"))), work.settings)
 
-    if not lessons:
-        return []
-    engine = TransformersEngine(model, work.settings.engine_batch)
     requests = [Request(lesson.problem_id, question_prompt(lesson.question)) for lesson in lessons]
-    answers = engine.generate(requests, sampling, lambda done, total: work.report(done, total, {}))
+    identity = {"checkpoint": str(work.inputs[checkpoint])}
+    with SharedEngine(opened) as engine:
+        answers = generate(work, engine, identity, requests, sampling)
     return [
         _verdict(lesson, number, sample)
         for lesson, samples in zip(lessons, answers, strict=True)

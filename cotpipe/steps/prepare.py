@@ -1,4 +1,4 @@
-"""Prepare: read the problems, collect and verify the teacher's rationales, choose one each, split once."""
+"""Prepare: read the problems, choose a rationale for each, split them once."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -6,16 +6,10 @@ from pathlib import Path
 
 import duckdb
 
-from cotpipe.answers import answers_match
-from cotpipe.config import SplitShares, Teacher
-from cotpipe.engines.base import Request, Sampling
-from cotpipe.engines.reference import ReferenceEngine
+from cotpipe.config import SplitShares
 from cotpipe.errors import UserError
-from cotpipe.lengths import count_words
 from cotpipe.problems import read_problems
-from cotpipe.prompts import question_prompt
-from cotpipe.randomness import named_random, named_seed
-from cotpipe.rationale import Rationale, format_rationale, parse_rationale
+from cotpipe.randomness import named_random
 from cotpipe.rows import Lesson, Problem, Reject, Row, TeacherRationale, read_rows, write_rows
 from cotpipe.splits import near_duplicates, position_of, split_at
 from cotpipe.steps.step import Work
@@ -31,33 +25,8 @@ def collect_problems(work: Work) -> dict[str, int]:
             problems.append(row)
         else:
             rejects.append(row)
-    _refuse_too_many(rejects, len(problems), section.max_rejected_share, "problems.max_rejected_share")
-    return _write(work.output, Problem, "problems", problems, rejects)
-
-
-def collect_rationales(work: Work) -> dict[str, int]:
-    """Ask the teacher, verify what it says, write `rationales.parquet` and `rejects.parquet`."""
-    teacher, seed = work.recipe.teacher, work.recipe.seed
-    problems = list(read_rows(work.input("problems", "problems.parquet"), Problem))
-    requests = [Request(problem.problem_id, question_prompt(problem.question)) for problem in problems]
-    sampling = Sampling(teacher.num_samples, 0.0, 0, named_seed(seed, "teacher"))
-    answers = ReferenceEngine(problems).generate(requests, sampling, lambda done, total: work.report(done, total, {}))
-    rationales: list[TeacherRationale] = []
-    rejects: list[Reject] = []
-    for problem, samples in zip(problems, answers, strict=True):
-        if not samples:
-            rejects.append(Reject(problem.problem_id, "no rationale", "the teacher has none for this problem"))
-        for number, sample in enumerate(samples):
-            rationale = parse_rationale(sample.text)
-            if reason := _reason_to_reject(rationale, problem.answer, teacher, sample.truncated):
-                rejects.append(Reject(problem.problem_id, reason, sample.text[:2000]))
-                continue
-            text = format_rationale(rationale.steps, problem.answer)
-            rationales.append(
-                TeacherRationale(problem.problem_id, number, rationale.steps, problem.answer, count_words(text))
-            )
-    _refuse_too_many(rejects, len(rationales), teacher.max_rejected_share, "teacher.max_rejected_share")
-    return _write(work.output, TeacherRationale, "rationales", rationales, rejects)
+    refuse_too_many(rejects, len(problems), section.max_rejected_share, "problems.max_rejected_share")
+    return write_with_rejects(work.output, Problem, "problems", problems, rejects)
 
 
 def plan_lessons(work: Work) -> dict[str, int]:
@@ -81,24 +50,8 @@ def plan_lessons(work: Work) -> dict[str, int]:
     repeats = near_duplicates(training, held_out, section.near_duplicate)
     rejects = [Reject(problem_id, "nearly a held-out question", text) for problem_id, text in sorted(repeats.items())]
     kept = [lesson for lesson in lessons if lesson.problem_id not in repeats]
-    counts = _write(work.output, Lesson, "lessons", kept, rejects)
+    counts = write_with_rejects(work.output, Lesson, "lessons", kept, rejects)
     return counts | {f"{split} problems": count for split, count in sorted(Counter(row.split for row in kept).items())}
-
-
-def _reason_to_reject(rationale: Rationale, gold: str, teacher: Teacher, truncated: bool) -> str | None:
-    if truncated:
-        return "truncated"
-    if rationale.answer is None:
-        return "no answer"
-    if not answers_match(rationale.answer, gold):
-        return "wrong answer"
-    if len(rationale.steps) < teacher.min_steps:
-        return "too few steps"
-    if len(rationale.steps) > teacher.max_steps:
-        return "too many steps"
-    if max(Counter(rationale.steps).values()) > max(2, len(rationale.steps) // 2):
-        return "repeats itself"
-    return None
 
 
 def _choose(path: Path, choice: str, seed: int) -> dict[str, TeacherRationale]:
@@ -126,6 +79,9 @@ def _lesson(problem: Problem, rationale: TeacherRationale | None, shares: SplitS
         answer=problem.answer,
         teacher_steps=rationale.steps if rationale else [],
         teacher_words=rationale.num_words if rationale else 0,
+        uses=rationale.uses if rationale else [],
+        distance=rationale.distance if rationale else [],
+        critical=rationale.critical if rationale else [],
     )
 
 
@@ -134,7 +90,8 @@ def read_lessons(path: Path, split: str) -> Iterator[Lesson]:
     return (lesson for lesson in read_rows(path, Lesson) if lesson.split == split)
 
 
-def _refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field: str) -> None:
+def refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field: str) -> None:
+    """Raise `UserError` where more than the allowed share of the rows, set by a field of the recipe, is unusable."""
     total = len(rejects) + num_kept
     if not total or len(rejects) > allowed * total:
         reasons = Counter(reject.reason for reject in rejects).most_common(3)
@@ -145,7 +102,10 @@ def _refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field
         )
 
 
-def _write(folder: Path, row_type: type[Row], name: str, rows: Iterable[Row], rejects: list[Reject]) -> dict[str, int]:
+def write_with_rejects(
+    folder: Path, row_type: type[Row], name: str, rows: Iterable[Row], rejects: list[Reject]
+) -> dict[str, int]:
+    """Write `NAME.parquet` and `rejects.parquet`; returns how many rows were kept and dropped."""
     return {
         "kept": write_rows(folder / f"{name}.parquet", row_type, rows),
         "dropped": write_rows(folder / "rejects.parquet", Reject, rejects),

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 
 from cotpipe.report import CHECKPOINTS, read_evaluations, write_report
+from cotpipe.rows import TeacherOutcome, read_rows
 from cotpipe.steps.step import Work
 
 
@@ -10,9 +11,9 @@ def report(work: Work) -> dict[str, int]:
     """Write `report.md`."""
     files = {name: work.input(f"evaluation-{name}", "evaluations.parquet") for name in CHECKPOINTS}
     rows = read_evaluations(files)
-    write_report(
-        work.output / "report.md", work.recipe, rows, {stage: _steps(work, stage) for stage in CHECKPOINTS[1:]}
-    )
+    optimizer_steps = {stage: _steps(work, stage) for stage in CHECKPOINTS[1:]}
+    teacher = list(read_rows(work.input("rationales", "teacher.parquet"), TeacherOutcome))
+    write_report(work.output / "report.md", work.recipe, rows, optimizer_steps, teacher)
     return {"problems": len(rows["base"])}
 
 

@@ -4,9 +4,10 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +54,8 @@ class Work:
     output: Path  # the folder to fill
     checkpoints: Checkpoints
     report: Report
+    inputs: Mapping[str, Reference]  # the artifacts that it reads, by kind
+    make: Callable[[Sequence["Step"], str], list[Path]]  # makes or reuses shards; paths of their file of that name
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def reference_of(step: Step, recipe: Recipe, inputs: Mapping[str, Reference]) ->
     return Reference(kind=step.kind, fingerprint=fingerprint)
 
 
+def one_after_the_other(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
+    """Run the jobs of a step's shards; see `StepRunner.side_by_side`."""
+    return [job() for job in jobs]
+
+
 @dataclass(frozen=True)
 class StepRunner:
     """Runs steps on one store."""
@@ -89,6 +97,7 @@ class StepRunner:
     store: Store
     settings: Settings
     report: Report
+    side_by_side: Callable[[Sequence[Callable[[], Outcome]]], list[Outcome]] = one_after_the_other
 
     def run(self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], refresh: bool = False) -> Outcome:
         """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
@@ -104,7 +113,7 @@ class StepRunner:
                     return Outcome(reference, reused=True, record=record)
                 with try_lease(self.store.storage, str(reference), self.settings.lease_seconds) as lease:
                     if lease and not self.store.find(reference):
-                        record = self._build(step, recipe, inputs, reference)
+                        record = self._build(step, recipe, inputs, reference, refresh)
                         if refresh:
                             self.store.put_in_place(plain, reference)
                         return Outcome(reference, reused=False, record=record)
@@ -121,11 +130,17 @@ class StepRunner:
         self.report.note(f"waits for {other}, which makes the same")
         time.sleep(min(2.0, self.settings.lease_seconds / 10))
 
-    def _build(self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], reference: Reference) -> Record:
+    def _build(
+        self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], reference: Reference, refresh: bool
+    ) -> Record:
         started = time.monotonic()
         checkpoints = Checkpoints(self.store.storage, reference)
         with self.store.draft(reference) as draft:
-            work = Work(recipe, self.settings, self._fetcher(inputs), draft.path, checkpoints, self.report)
+            shards: list[Reference] = []
+            work = Work(
+                recipe, self.settings, self._fetcher(inputs), draft.path, checkpoints, self.report, inputs,
+                make=partial(self._make_shards, recipe, refresh, shards),
+            )  # fmt: skip
             counts = step.run(work)
             record = Record(
                 kind=step.kind,
@@ -134,6 +149,7 @@ class StepRunner:
                 step_version=step.version,
                 fields=step.fields(recipe),
                 inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
+                shards=[shard.fingerprint for shard in shards],
                 counts=counts,
                 files=[],
                 versions=package_versions(),
@@ -144,6 +160,13 @@ class StepRunner:
         checkpoints.clear()
         _release_memory()
         return record
+
+    def _make_shards(
+        self, recipe: Recipe, refresh: bool, made: list[Reference], steps: Sequence[Step], name: str
+    ) -> list[Path]:
+        outcomes = self.side_by_side([partial(self.run, step, recipe, {}, refresh) for step in steps])
+        made += [outcome.reference for outcome in outcomes]
+        return [self.store.path(outcome.record, name) for outcome in outcomes]
 
     def _fetcher(self, inputs: Mapping[str, Reference]) -> Callable[[str, str], Path]:
         """Gives a step local paths of what it reads; nothing that it does not ask for is fetched."""

@@ -23,16 +23,25 @@ def student_identity(model: str) -> dict[str, Any]:
     """
     if model.startswith(_WHEEL):
         return {"weights": input_sha256(_gguf_of(model))}
+    found = folder_identity(model, "student.model")
+    return {} if isinstance(found, str) else {"weights": found}
+
+
+def folder_identity(model: str, key: str) -> list[str] | str:
+    """The checksums of a model's (or an adapter's) weights and configuration; a hub id stands for itself.
+
+    Raises `UserError`, naming the recipe's `key`, when it is neither a folder with weights nor a hub id.
+    """
     folder = Path(model)
     if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
-        return {}
-    weights = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
-    if not (folder / "config.json").is_file() or len(weights) < 2:
+        return model
+    weights, configuration = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*config.json"))
+    if not weights or not configuration:
         raise UserError(
-            f"student.model: {model!r} is not a model: no such hub id form (owner/name), and no folder with "
+            f"{key}: {model!r} is not a model: no such hub id form (owner/name), and no folder with "
             "config.json and *.safetensors"
         )
-    return {"weights": [input_sha256(path) for path in weights]}
+    return [input_sha256(path) for path in sorted([*weights, *configuration])]
 
 
 def fetch_student(work: Work) -> dict[str, int]:

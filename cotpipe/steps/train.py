@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from cotpipe.errors import RunError
 from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
 from cotpipe.randomness import named_seed
 from cotpipe.rows import Example, Failure, Lesson, Logged, read_table, write_rows
@@ -35,10 +36,17 @@ def write_stage2_examples(work: Work) -> dict[str, int]:
 
 
 def write_stage3_examples(work: Work) -> dict[str, int]:
-    """`examples.parquet` for stage 3: the mined failures alone."""
+    """`examples.parquet` for stage 3: the mined failures alone.
+
+    Raises `RunError` where a held-out problem is among them.
+    """
     failed = read_table(work.input("failures", "failures.parquet"), Failure)["problem_id"]
-    chosen = (pc.field("split") == "mining") & pc.field("problem_id").isin(failed)
-    lessons = read_table(work.input("lessons", "lessons.parquet"), Lesson, chosen)
+    lessons = read_table(work.input("lessons", "lessons.parquet"), Lesson, pc.field("problem_id").isin(failed))
+    if held_out := lessons.filter(pc.field("split") != "mining")["problem_id"].to_pylist():
+        raise RunError(
+            f"mined failures are no problems of the mining split: {', '.join(held_out[:5])}; a student must never "
+            "train on held-out problems, so nothing is made of them; run again with --refresh failures"
+        )
     return _write(work, stage3_examples(lessons, work.recipe.stage3, work.recipe.seed))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cotpipe.engines.base import Request, Sampling
-from cotpipe.engines.local import TransformersEngine
+from cotpipe.engines.base import Model, Request, Sampling
+from cotpipe.engines.transformers_engine import TransformersEngine
 from cotpipe.errors import UserError
 from cotpipe.prompts import question_prompt
 
@@ -30,8 +30,10 @@ def texts(samples):
 def test_every_request_is_answered_k_times_and_sampling_is_reproducible(stopping_student):
     sampling = Sampling(num_samples=3, temperature=1.0, max_new_tokens=150, seed=5)
     seen = []
-    first = TransformersEngine(stopping_student, 4).generate(REQUESTS, sampling, lambda *done: seen.append(done))
-    again = TransformersEngine(stopping_student, 4).generate(REQUESTS, sampling, lambda *done: None)
+    first = TransformersEngine(Model(str(stopping_student)), 4).generate(
+        REQUESTS, sampling, lambda *done: seen.append(done)
+    )
+    again = TransformersEngine(Model(str(stopping_student)), 4).generate(REQUESTS, sampling, lambda *done: None)
     assert [len(row) for row in first] == [3] * 7
     assert first == again
     assert seen[-1] == (21, 21)
@@ -42,14 +44,16 @@ def test_every_request_is_answered_k_times_and_sampling_is_reproducible(stopping
 
 
 def test_leaving_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
-    monkeypatch.setattr("cotpipe.engines.local.fast_dtype", lambda: torch.float32)
+    monkeypatch.setattr("cotpipe.engines.transformers_engine.fast_dtype", lambda: torch.float32)
     sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=90, seed=0)
-    whole = TransformersEngine(tiny_student, 7).generate(REQUESTS, sampling, lambda *done: None)
-    monkeypatch.setattr("cotpipe.engines.local._STRETCH", 16)
-    assert texts(TransformersEngine(tiny_student, 3).generate(REQUESTS, sampling, lambda *done: None)) == texts(whole)
+    whole = TransformersEngine(Model(str(tiny_student)), 7).generate(REQUESTS, sampling, lambda *done: None)
+    monkeypatch.setattr("cotpipe.engines.transformers_engine._STRETCH", 16)
+    assert texts(
+        TransformersEngine(Model(str(tiny_student)), 3).generate(REQUESTS, sampling, lambda *done: None)
+    ) == texts(whole)
 
 
 def test_a_question_longer_than_the_context_is_named(tiny_student):
     long = [Request("id9", question_prompt("x" * 1000))]
-    with pytest.raises(UserError, match=r"problem id9: its question takes \d+ tokens.*context of 1024"):
-        TransformersEngine(tiny_student, 4).generate(long, Sampling(1, 0.0, 64, 0), lambda *done: None)
+    with pytest.raises(UserError, match=r"problem id9: its prompt takes \d+ tokens.*context of 1024"):
+        TransformersEngine(Model(str(tiny_student)), 4).generate(long, Sampling(1, 0.0, 64, 0), lambda *done: None)

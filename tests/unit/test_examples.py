@@ -12,7 +12,9 @@ from cotpipe.rows import Lesson, to_table
 
 def lesson(number: int, num_steps: int = 4) -> Lesson:
     steps = [f"p{number}s{index}" for index in range(num_steps)]
-    return Lesson(f"id{number}", "stage1", 0.0, f"question {number}?", "7", steps, 20)
+    return Lesson(
+        f"id{number}", "stage1", 0.0, f"question {number}?", "7", steps, 20, [[] for _ in steps], [0] * len(steps), []
+    )
 
 
 LESSONS = [lesson(number, 2 + number % 4) for number in range(30)]

@@ -1,17 +1,18 @@
 """The `transformers` engine: a checkpoint in this process, on a CPU or one GPU; finished answers leave the batch."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from cotpipe.engines.base import Generated, Report, Request, Sampling
+from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated, tokens_of
 from cotpipe.errors import UserError
 from cotpipe.hardware import fast_dtype, generation_attention
+from cotpipe.randomness import named_seed
 
 _STRETCH = 96
 """Tokens that a batch writes before its finished answers leave it and waiting ones join."""
@@ -27,25 +28,44 @@ class _Answer:
 
 
 class TransformersEngine:
-    """Holds one model for as long as it lives; at most `batch_size` answers are written at a time."""
+    """Holds one model for as long as it lives; at most `batch_size` answers are written at a time.
 
-    def __init__(self, checkpoint: Path, batch_size: int) -> None:
+    Answers are drawn batch by batch, so the same requests in the same order give the same samples, and others do not.
+    """
+
+    def __init__(self, model: Model, batch_size: int) -> None:
         disable_progress_bar()  # loading is short; the step reports what takes long
+        self._name = model
+        self._turn = threading.Lock()  # shards take turns
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=fast_dtype(), attn_implementation=generation_attention()
-        )
-        self._model = model.to(self._device).eval()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                model.name, revision=model.revision, padding_side="left"
+            )
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                model.name, revision=model.revision, dtype=fast_dtype(), attn_implementation=generation_attention()
+            )
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"cannot open {model.name!r} as a causal language model: {first}") from error
+        if model.adapter:
+            from peft import PeftModel
+
+            loaded = PeftModel.from_pretrained(loaded, model.adapter).merge_and_unload()
+        self._model = loaded.to(self._device).eval()
         self._batch_size = batch_size
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
-        """See `Engine.generate`. Raises `UserError` for a prompt that leaves no room for an answer."""
+        """See `Engine.generate`."""
+        with self._turn:
+            return self._generate(requests, sampling, report)
+
+    def _generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
         prompts = [self._tokens(request, sampling) for request in requests]
         waiting = [_Answer(index, prompt) for index, prompt in enumerate(prompts) for _ in range(sampling.num_samples)]
         total = len(waiting)
         samples: list[list[Generated]] = [[] for _ in requests]
-        torch.manual_seed(sampling.seed)
+        torch.manual_seed(named_seed(sampling.seed, *(request.problem_id for request in requests)) % 2**63)
         report(0, total)
         while waiting:
             # Similar lengths need little padding; the shortest first, so that the long ones gather in full batches.
@@ -54,34 +74,26 @@ class TransformersEngine:
             self._write_on(batch, sampling)
             for answer in batch:
                 if self._is_finished(answer, sampling):
-                    samples[answer.request].append(self._read(answer))
+                    samples[answer.request].append(self._read(answer, sampling))
                 else:
                     waiting.append(answer)
             report(total - len(waiting), total)
         return samples
 
     def _tokens(self, request: Request, sampling: Sampling) -> list[int]:
-        text = self._tokenizer.apply_chat_template(request.prompt, tokenize=False, add_generation_prompt=True)
-        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         context = self._model.config.max_position_embeddings
-        if len(tokens) + sampling.max_new_tokens > context:
-            raise UserError(
-                f"problem {request.problem_id}: its question takes {len(tokens)} tokens, and with "
-                f"{sampling.max_new_tokens} new ones that is more than the student's context of {context}; "
-                "lower max_new_tokens, or take the problem out"
-            )
-        return tokens
+        return tokens_of(request, sampling, self._name, self._tokenizer, context)
 
     def _write_on(self, batch: list[_Answer], sampling: Sampling) -> None:
         """Let every answer of the batch grow by up to `_STRETCH` tokens."""
         texts = {"input_ids": [answer.prompt + answer.written for answer in batch]}
         padded = self._tokenizer.pad(texts, return_tensors="pt").to(self._device)
-        drawn = (
-            {"do_sample": True, "temperature": sampling.temperature} if sampling.temperature else {"do_sample": False}
-        )
+        drawn: dict[str, Any] = {"do_sample": False, "top_p": None}
+        if sampling.temperature:
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         room = sampling.max_new_tokens - min(len(answer.written) for answer in batch)
         with torch.inference_mode():
-            output = self._model.generate(**padded, **drawn, max_new_tokens=min(_STRETCH, room), top_k=None, top_p=None)
+            output = self._model.generate(**padded, **drawn, max_new_tokens=min(_STRETCH, room), top_k=None)
         for answer, tokens in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
             grown = answer.written + tokens[: self._end(tokens)]
             answer.written = grown[: sampling.max_new_tokens]
@@ -91,10 +103,21 @@ class TransformersEngine:
         end = self._tokenizer.eos_token_id
         return tokens.index(end) + 1 if end in tokens else len(tokens)
 
-    def _is_finished(self, answer: _Answer, sampling: Sampling) -> bool:
-        return answer.written[-1] == self._tokenizer.eos_token_id or len(answer.written) == sampling.max_new_tokens
+    def _has_ended(self, answer: _Answer) -> bool:
+        return bool(answer.written[-1] == self._tokenizer.eos_token_id)
 
-    def _read(self, answer: _Answer) -> Generated:
+    def _is_finished(self, answer: _Answer, sampling: Sampling) -> bool:
+        if self._has_ended(answer) or len(answer.written) == sampling.max_new_tokens:
+            return True
+        return bool(sampling.stop) and any(stop in self._text(answer) for stop in sampling.stop)
+
+    def _text(self, answer: _Answer) -> str:
         text: str = self._tokenizer.decode(answer.written, skip_special_tokens=True)
-        truncated = answer.written[-1] != self._tokenizer.eos_token_id
-        return Generated(text, len(answer.written), truncated)
+        return text
+
+    def _read(self, answer: _Answer, sampling: Sampling) -> Generated:
+        text = self._text(answer)
+        ends = [position for stop in sampling.stop if (position := text.find(stop)) >= 0]
+        if ends:
+            return as_generated(text[: min(ends)], len(answer.written), truncated=False)
+        return as_generated(text, len(answer.written), truncated=not self._has_ended(answer))

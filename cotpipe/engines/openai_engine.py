@@ -1,0 +1,245 @@
+"""The `openai` engine: any OpenAI-compatible server, vLLM's first; many requests at once, patient with failures."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import BaseModel, Field, ValidationError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated
+from cotpipe.engines.servers import CanHealError, RateWindow, Server, Servers
+from cotpipe.errors import RunError, UserError
+from cotpipe.settings import Settings
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line a request
+
+_HEALING = {408, 409, 425, 429}
+_CHARACTERS_PER_TOKEN = 3
+"""A low guess, for the limit of tokens per minute alone."""
+_ATTEMPTS_AT_START = 4
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    reasoning: str | None = None  # vLLM's name
+    reasoning_content: str | None = None  # what others call it
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int
+
+
+class _Completion(BaseModel):
+    """What is read of a server's answer."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage
+
+
+class OpenAIEngine:
+    """Sends every sample as a request of its own, with its own seed, to the servers of `settings.servers`.
+
+    What can heal (429, 5xx, time limits, lost connections, cut-off answers) is repeated with growing, jittered waits.
+    Threads may call `generate` at the same time; bounds and limits hold for all of them together.
+    """
+
+    def __init__(self, model: Model, settings: Settings, portal: BlockingPortal) -> None:
+        self._model, self._settings, self._portal = model, settings, portal
+        self._servers = Servers(settings.servers)
+        key = settings.server_key.get_secret_value() if settings.server_key else None
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.server_concurrency),
+            timeout=httpx.Timeout(settings.server_timeout, connect=10.0),
+            verify=ssl.create_default_context(),
+        )
+        self._slots = asyncio.Semaphore(settings.server_concurrency)
+        self._requests = RateWindow(settings.requests_per_minute, "COTPIPE_REQUESTS_PER_MINUTE")
+        self._tokens = RateWindow(settings.tokens_per_minute, "COTPIPE_TOKENS_PER_MINUTE")
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
+        """See `Engine.generate`. Raises `RunError` for a request that no repetition heals."""
+        answers = self._portal.call(self._answer_all, requests, sampling, report)
+        size = sampling.num_samples
+        return [answers[start : start + size] for start in range(0, len(answers), size)]
+
+    async def check(self) -> None:
+        """Raise `UserError` where no server can be reached, or one serves another model or refuses the key."""
+        found = await asyncio.gather(*(self._check(server) for server in self._servers.all), return_exceptions=True)
+        for error in found:
+            if error and not isinstance(error, CanHealError):
+                raise error
+        if all(found):
+            raise UserError(
+                f"no server answers: {'; '.join(map(str, found))}; start one (vllm serve {self._model.name}), "
+                "or set COTPIPE_SERVERS"
+            )
+
+    async def _check(self, server: Server) -> None:
+        async for attempt in self._retrying(_ATTEMPTS_AT_START):
+            with attempt:
+                response = await self._send(server, "GET", "models", None)
+                try:
+                    served = [one["id"] for one in response.json()["data"]]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise CanHealError(f"{server.url} lists its models in no known form") from error
+                if self._model.name not in served:
+                    raise UserError(
+                        f"{server.url} serves {', '.join(served) or 'no model'}, not {self._model.name}; set "
+                        "teacher.model to what it serves, or COTPIPE_SERVERS to a server of that model"
+                    )
+
+    async def _answer_all(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[Generated]:
+        total = len(requests) * sampling.num_samples
+        done = 0
+        report(done, total)
+
+        async def answer(request: Request, number: int) -> Generated:
+            nonlocal done
+            async with self._slots:
+                generated = await self._answer(request, number, sampling)
+            done += 1
+            report(done, total)
+            return generated
+
+        tasks = [
+            asyncio.create_task(answer(request, number))
+            for request in requests
+            for number in range(sampling.num_samples)
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _answer(self, request: Request, number: int, sampling: Sampling) -> Generated:
+        body = self._body(request, number, sampling)
+        size = sum(len(message["content"]) for message in request.prompt) // _CHARACTERS_PER_TOKEN
+        try:
+            async for attempt in self._retrying(self._settings.server_attempts):
+                with attempt:
+                    await self._requests.take(1)
+                    await self._tokens.take(size + sampling.max_new_tokens)
+                    async with self._servers.turn() as server:
+                        response = await self._send(server, "POST", "chat/completions", body, request)
+                        return _read(response, server)
+        except CanHealError as error:
+            raise RunError(
+                f"problem {request.problem_id}: no answer after {self._settings.server_attempts} attempts: {error}; "
+                "see to the server and run again: finished shards are kept"
+            ) from error
+        raise AssertionError("the last attempt answers or raises")
+
+    def _body(self, request: Request, number: int, sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model.name,
+            "messages": request.prompt,
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_new_tokens,
+        }
+        if sampling.temperature:
+            body |= {"top_p": sampling.top_p, "seed": sampling.seed_of(request.problem_id, number)}
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self._model.chat_template:
+            body["chat_template"] = self._model.chat_template
+        if self._model.template_options:
+            body["chat_template_kwargs"] = dict(self._model.template_options)
+        return body
+
+    async def _send(
+        self, server: Server, method: str, path: str, body: dict[str, Any] | None, request: Request | None = None
+    ) -> httpx.Response:
+        """One request and its answer, if that is a good one."""
+        url = f"{server.url}/{path}"
+        try:
+            async with asyncio.timeout(self._settings.server_timeout):
+                response = await self._client.request(method, url, json=body)
+        except TimeoutError as error:
+            raise CanHealError(f"{server.url} did not answer in {self._settings.server_timeout:g} s") from error
+        except httpx.TransportError as error:
+            gone = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise CanHealError(f"{server.url}: {str(error) or type(error).__name__}", is_gone=gone) from error
+        if response.status_code in _HEALING or response.status_code >= 500:
+            reason = f"{server.url} answers {response.status_code}"
+            raise CanHealError(reason, retry_after=_seconds(response.headers.get("Retry-After")))
+        if response.status_code in (401, 403):
+            raise UserError(
+                f"{server.url} refuses the key ({response.status_code}); set COTPIPE_SERVER_KEY to one that it takes"
+            )
+        if response.is_error:
+            whose = f"problem {request.problem_id}: " if request else ""
+            raise UserError(
+                f"{whose}{server.url} refuses the request ({response.status_code}): {_message(response)}; if the "
+                "prompt is too long, lower max_new_tokens, take the problem out, or serve a longer context"
+            )
+        return response
+
+    def _retrying(self, attempts: int) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception_type(CanHealError),
+            wait=wait_exponential_jitter(initial=0.25, max=30),
+            stop=stop_after_attempt(attempts),
+            reraise=True,
+        )
+
+
+@contextmanager
+def open_servers(model: Model, settings: Settings) -> Iterator[OpenAIEngine]:
+    """The engine, once at least one of its servers was seen to serve the model.
+
+    Raises `UserError` for no server, another model, or a key that is refused.
+    """
+    if not settings.servers:
+        raise UserError("the openai engine needs a server: set COTPIPE_SERVERS, for example http://127.0.0.1:8000/v1")
+    with start_blocking_portal() as portal:
+        engine = OpenAIEngine(model, settings, portal)
+        try:
+            portal.call(engine.check)
+            yield engine
+        finally:
+            portal.call(engine._client.aclose)
+
+
+def _read(response: httpx.Response, server: Server) -> Generated:
+    try:
+        completion = _Completion.model_validate_json(response.content)
+    except ValidationError as error:
+        raise CanHealError(f"{server.url} sent something that is no completion, or half of one") from error
+    choice = completion.choices[0]
+    return as_generated(
+        choice.message.content or "",
+        completion.usage.completion_tokens,
+        truncated=choice.finish_reason == "length",
+        thoughts=choice.message.reasoning or choice.message.reasoning_content or "",
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """A Retry-After header in seconds; dates, which no inference server sends, are not read."""
+    try:
+        return min(max(float(retry_after), 0.0), 600.0) if retry_after else None
+    except ValueError:
+        return None
+
+
+def _message(response: httpx.Response) -> str:
+    """What a server says about its refusal, on one line."""
+    try:
+        said = response.json()
+        text = said["error"]["message"] if "error" in said else said["message"]
+    except (ValueError, KeyError, TypeError):
+        text = response.text
+    return " ".join(str(text).split())[:300]
