@@ -103,7 +103,10 @@ class Problems(Section):
     source: ProblemSource = Field(default_factory=ArithmeticSource, description="Where the problems come from")
     splits: SplitShares = Field(default_factory=SplitShares, description="Shares of the splits")
     near_duplicate: float = Field(
-        0.9, gt=0, le=1, description="Estimated similarity to a held-out question from which a problem leaves training"
+        0.9,
+        gt=0,
+        le=1,
+        description="Similarity to a held-out question from which a problem leaves training (Jaccard, 3-word shingles)",
     )
     max_rejected_share: Share = Field(0.1, description="The step fails if more than this share of the rows is unusable")
 

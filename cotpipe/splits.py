@@ -10,6 +10,8 @@ from cotpipe.config import Split, SplitShares
 
 _SHINGLE_WORDS = 3
 _PERMUTATIONS = 128
+_RATHER_TOO_MANY = (0.05, 0.95)
+"""Weights of wrong candidates and of missed ones."""
 
 
 def position_of(problem_id: str) -> float:
@@ -29,26 +31,37 @@ def split_at(position: float, shares: SplitShares) -> Split:
 
 
 def near_duplicates(questions: Sequence[tuple[str, str]], held_out: Iterable[str], similarity: float) -> dict[str, str]:
-    """The ids of questions, given as (id, question), that nearly repeat a held-out one, with that one's text.
+    """The ids of questions, given as (id, question), that nearly repeat a held-out one, with the nearest one's text.
 
-    Similarity is the Jaccard index of 3-word shingles, estimated by MinHash (Broder 1997) with 128 permutations.
+    Similarity is the Jaccard index of 3-word shingles. MinHash (Broder 1997, 128 permutations) finds candidates, with
+    bands that rather bring one too many than miss one; the index itself then decides.
     """
-    index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS)
+    index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS, weights=_RATHER_TOO_MANY)
     texts = list(dict.fromkeys(held_out))
-    for number, text in enumerate(texts):
-        index.insert(number, _minhash(text))
+    shingles = [_shingles(text) for text in texts]
+    for number, shingle in enumerate(shingles):
+        index.insert(number, _minhash(shingle))
     found: dict[str, str] = {}
     for problem_id, question in questions:
-        if matches := index.query(_minhash(question)):
-            found[problem_id] = texts[min(matches)]
+        own = _shingles(question)
+        near = [(_jaccard(own, shingles[number]), -number) for number in index.query(_minhash(own))]
+        best, negative = max(near, default=(0.0, 0))
+        if best >= similarity:
+            found[problem_id] = texts[-negative]
     return found
 
 
-def _minhash(text: str) -> MinHash:
+def _shingles(text: str) -> set[str]:
     words = re.findall(r"\w+", text.lower())
-    shingles = {
-        " ".join(words[start : start + _SHINGLE_WORDS]) for start in range(max(len(words) - _SHINGLE_WORDS + 1, 1))
-    }
+    starts = range(max(len(words) - _SHINGLE_WORDS + 1, 1))
+    return {" ".join(words[start : start + _SHINGLE_WORDS]) for start in starts}
+
+
+def _minhash(shingles: set[str]) -> MinHash:
     signature = MinHash(num_perm=_PERMUTATIONS)
     signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return signature
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    return len(first & second) / len(first | second)

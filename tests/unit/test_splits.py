@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 
 from cotpipe.config import SplitShares
@@ -27,3 +28,17 @@ def test_near_duplicates_of_held_out_questions():
         ("other", "A train leaves at noon with 40 people. How many are on it?"),
     ]
     assert set(near_duplicates(questions, held_out, 0.9)) == {"same"}
+
+
+def test_few_repetitions_are_missed_and_none_is_made_up():
+    rng = random.Random(3)
+    held_out = [" ".join(str(rng.randint(0, 10**6)) for _ in range(45)) for _ in range(300)]
+    # Of 43 shingles, one changed word at the start leaves 42 (index 0.95), one in the middle 40 (0.87).
+    repeated = [(f"r{number}", f"other {text.split(' ', 1)[1]}") for number, text in enumerate(held_out)]
+    changed = [
+        (f"c{number}", " ".join([*text.split()[:20], "x", *text.split()[21:]])) for number, text in enumerate(held_out)
+    ]
+    found = near_duplicates(repeated + changed, held_out, 0.9)
+    assert not [key for key in found if key.startswith("c")]
+    assert len(found) >= 295
+    assert all(held_out[int(key[1:])] == text for key, text in found.items())
