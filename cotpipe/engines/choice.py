@@ -2,8 +2,7 @@
 
 import importlib.metadata
 import importlib.util
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -11,19 +10,17 @@ from cotpipe.engines.base import Engine, Model
 from cotpipe.errors import UserError
 from cotpipe.settings import LocalEngine, Settings
 
-logger = logging.getLogger(__name__)
-
 EngineName = LocalEngine | Literal["openai"]
 
 
 @contextmanager
-def open_engine(name: EngineName, model: Model, settings: Settings) -> Iterator[Engine]:
-    """An engine that holds `model` for the time of the `with` block.
+def open_engine(name: EngineName, model: Model, settings: Settings, tell: Callable[[str], None]) -> Iterator[Engine]:
+    """An engine that holds `model` for the time of the `with` block; `tell` hears which one it is and why.
 
     Raises `UserError` for an engine that is not installed, or a model or server that cannot be used.
     """
     chosen, why = choose_engine(name)
-    logger.info("engine %s for %s: %s", chosen, model.name, why)
+    tell(f"engine {chosen}: {why}")
     if chosen == "openai":
         from cotpipe.engines.openai_engine import open_servers
 

@@ -65,7 +65,9 @@ def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
 
 def _ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampling) -> list[Answered]:
     def opened() -> AbstractContextManager[Engine]:
-        return open_engine(work.settings.engine, Model(str(work.input(checkpoint, "model"))), work.settings)
+        return open_engine(
+            work.settings.engine, Model(str(work.input(checkpoint, "model"))), work.settings, work.report.note
+        )
 
     requests = [Request(lesson.problem_id, question_prompt(lesson.question)) for lesson in lessons]
     identity = {"checkpoint": str(work.inputs[checkpoint])}

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from cotpipe.engines.base import Engine, Generated, Report, Request, Sampling
+from cotpipe.errors import RunError, UserError
 from cotpipe.records import SHARDS, digest
 from cotpipe.rows import Generation, read_rows, write_rows
 from cotpipe.steps.step import Step, Work
@@ -25,15 +27,17 @@ def generate(
     """
     size = work.settings.shard_size
     shards = [requests[start : start + size] for start in range(0, len(requests), size)]
-    progress = _Progress(work, len(requests) * sampling.num_samples)
-    steps = [_shard(shard, dict(identity), sampling, engine, progress) for shard in shards]
-    files = work.make(steps, _FILE)
-    progress.finish()
+    progress = _Progress(work, [len(shard) * sampling.num_samples for shard in shards])
+    steps = [
+        _shard(shard, dict(identity), sampling, engine, partial(progress.tell, number))
+        for number, shard in enumerate(shards)
+    ]
+    files = work.make(steps, _FILE, progress.tell_all)
     return [samples for shard, file in zip(shards, files, strict=True) for samples in _read(file, len(shard), sampling)]
 
 
 def _shard(
-    requests: Sequence[Request], identity: dict[str, Any], sampling: Sampling, engine: "SharedEngine", told: "_Progress"
+    requests: Sequence[Request], identity: dict[str, Any], sampling: Sampling, engine: "SharedEngine", report: Report
 ) -> Step:
     fields = {
         "answered_by": identity,
@@ -42,7 +46,7 @@ def _shard(
     }
 
     def run(work: Work) -> dict[str, int]:
-        answers = engine.generate(requests, sampling, told.part())
+        answers = engine.generate(requests, sampling, report)
         rows = [
             Generation(request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated)
             for request, samples in zip(requests, answers, strict=True)
@@ -68,6 +72,7 @@ class SharedEngine:
         self._opener, self._stack = opener, ExitStack()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
+        self._broken: UserError | RunError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -76,34 +81,36 @@ class SharedEngine:
         self._stack.close()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`. What could not be opened, or answers no more, is not tried again by other shards."""
         with self._opening:
-            if self._engine is None:
-                self._engine = self._stack.enter_context(self._opener())
-        return self._engine.generate(requests, sampling, report)
+            if self._broken:
+                raise self._broken
+            try:
+                self._engine = self._engine or self._stack.enter_context(self._opener())
+            except (UserError, RunError) as error:
+                self._broken = error
+                raise
+        try:
+            return self._engine.generate(requests, sampling, report)
+        except RunError as error:
+            self._broken = error
+            raise
 
 
 class _Progress:
-    """What all shards together have done."""
+    """What all shards together have done, reused ones included."""
 
-    def __init__(self, work: Work, total: int) -> None:
-        self._work, self._total = work, total
-        self._done: list[int] = []
+    def __init__(self, work: Work, sizes: Sequence[int]) -> None:
+        self._work, self._sizes = work, sizes
+        self._done = [0] * len(sizes)
         self._lock = threading.Lock()
 
-    def part(self) -> Report:
-        """What one shard reports to."""
+    def tell(self, shard: int, done: int, _: int) -> None:
+        """So many answers of a shard are done."""
         with self._lock:
-            self._done.append(0)
-            index = len(self._done) - 1
+            self._done[shard] = done
+            self._work.report(sum(self._done), sum(self._sizes), {})
 
-        def report(done: int, _: int) -> None:
-            with self._lock:
-                self._done[index] = done
-                self._work.report(sum(self._done), self._total, {})
-
-        return report
-
-    def finish(self) -> None:
-        """All is there, reused shards included."""
-        self._work.report(self._total, self._total, {})
+    def tell_all(self, shard: int) -> None:
+        """A shard is there."""
+        self.tell(shard, self._sizes[shard], self._sizes[shard])

@@ -55,7 +55,8 @@ class Work:
     checkpoints: Checkpoints
     report: Report
     inputs: Mapping[str, Reference]  # the artifacts that it reads, by kind
-    make: Callable[[Sequence["Step"], str], list[Path]]  # makes or reuses shards; paths of their file of that name
+    make: Callable[[Sequence["Step"], str, Callable[[int], None]], list[Path]]
+    """Makes or reuses shards; takes a file's name, returns its path in each, tells which shard is there."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,20 @@ class StepRunner:
         return record
 
     def _make_shards(
-        self, recipe: Recipe, refresh: bool, made: list[Reference], steps: Sequence[Step], name: str
+        self,
+        recipe: Recipe,
+        refresh: bool,
+        made: list[Reference],
+        steps: Sequence[Step],
+        name: str,
+        tell: Callable[[int], None],
     ) -> list[Path]:
-        outcomes = self.side_by_side([partial(self.run, step, recipe, {}, refresh) for step in steps])
+        def job(number: int) -> Outcome:
+            outcome = self.run(steps[number], recipe, {}, refresh)
+            tell(number)
+            return outcome
+
+        outcomes = self.side_by_side([partial(job, number) for number in range(len(steps))])
         made += [outcome.reference for outcome in outcomes]
         return [self.store.path(outcome.record, name) for outcome in outcomes]
 

@@ -115,7 +115,7 @@ def _open(work: Work) -> AbstractContextManager[Engine]:
     assert teacher.model, "the recipe says so"
     options = teacher.template_options
     model = Model(teacher.model, teacher.revision, teacher.adapter, teacher.chat_template, options)
-    return open_engine(teacher.engine, model, work.settings)
+    return open_engine(teacher.engine, model, work.settings, work.report.note)
 
 
 def _ask_round(

@@ -1,7 +1,6 @@
 """The `vllm` engine: vLLM in this process, and the steps that use it."""
 
 import json
-import logging
 
 import pytest
 
@@ -21,7 +20,7 @@ SETTINGS = Settings(context_length=512)
 
 @pytest.fixture(scope="module")
 def engine(model):
-    with open_engine("vllm", Model(str(model)), SETTINGS) as opened:
+    with open_engine("vllm", Model(str(model)), SETTINGS, print) as opened:
         yield opened
 
 
@@ -77,7 +76,7 @@ def test_a_prompt_that_is_too_long_names_its_problem(engine):
 
 def test_an_adapter_changes_the_answers(engine, model, adapter):
     sampling = Sampling(1, 0.0, 16, seed=0)
-    with open_engine("vllm", Model(str(model), adapter=str(adapter)), SETTINGS) as adapted:
+    with open_engine("vllm", Model(str(model), adapter=str(adapter)), SETTINGS, print) as adapted:
         answers = adapted.generate(REQUESTS[:4], sampling, lambda *done: None)
     assert texts(answers) != texts(engine.generate(REQUESTS[:4], sampling, lambda *done: None))
 
@@ -86,7 +85,7 @@ def test_what_is_no_model_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "none"}))
     with (
         pytest.raises(UserError, match="vLLM cannot open") as raised,
-        open_engine("vllm", Model(str(tmp_path)), SETTINGS),
+        open_engine("vllm", Model(str(tmp_path)), SETTINGS, print),
     ):
         pass
     assert "\n" not in str(raised.value)
@@ -96,26 +95,25 @@ def test_auto_takes_vllm_where_it_is_installed():
     assert choose_engine("auto") == ("vllm", "it is installed, for CPUs")
 
 
-def test_mining_and_evaluation_start_one_engine_each(model, tmp_path, caplog):
+class Noting(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_mining_and_evaluation_start_one_engine_each(model, tmp_path):
     overrides = [f"student.model={model}", "mining.max_problems=9", "mining.max_new_tokens=24", "mining.num_samples=3"]
     recipe = load_recipe("demo", [*overrides, "evaluation.max_problems=9", "evaluation.max_new_tokens=24"])
-    settings = Settings(store=str(tmp_path), engine="auto", shard_size=2, context_length=512)
-    runner = StepRunner(open_store(settings), settings, Silent())
-    found = dict.fromkeys(("problems", "student", "rationales", "lessons"))
-    for kind in found:
-        inputs = {name: found[name].reference for name in STEPS[kind].inputs}
-        found[kind] = runner.run(STEPS[kind], recipe, inputs)
-    student, lessons = found["student"].reference, found["lessons"].reference
-    for kind, inputs in (
-        ("evaluation-base", {"student": student, "lessons": lessons}),
-        ("failures", {"stage2": student, "lessons": lessons}),
-    ):
-        caplog.clear()
-        with caplog.at_level(logging.INFO, "cotpipe"):
-            outcome = runner.run(STEPS[kind], recipe, inputs)
+    settings, report = Settings(store=str(tmp_path), engine="auto", shard_size=2, context_length=512), Noting()
+    runner = StepRunner(open_store(settings), settings, report)
+    found = {}
+    for kind in ("problems", "student", "rationales", "lessons"):
+        found[kind] = runner.run(STEPS[kind], recipe, {name: found[name] for name in STEPS[kind].inputs}).reference
+    for kind, inputs in (("evaluation-base", found), ("failures", found | {"stage2": found["student"]})):
+        report.notes.clear()
+        outcome = runner.run(STEPS[kind], recipe, inputs)
         assert len(outcome.record.shards) == 5
         assert outcome.record.counts["problems"] == 9
-        assert [line for line in caplog.messages if line.startswith("engine vllm")] == [
-            line for line in caplog.messages if line.startswith("engine")
-        ]
-        assert sum(line.startswith("engine") for line in caplog.messages) == 1
+        assert report.notes == ["engine vllm: it is installed, for CPUs"]

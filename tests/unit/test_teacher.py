@@ -8,11 +8,15 @@ from servers import ScriptedModel
 
 from cotpipe.catalog import query
 from cotpipe.curriculum import STEPS
+from cotpipe.engines.base import Model, Request, Sampling
+from cotpipe.engines.openai_engine import open_servers
 from cotpipe.errors import RunError, UserError
+from cotpipe.prompts import question_prompt
 from cotpipe.recipes import load_recipe
 from cotpipe.records import SHARDS
 from cotpipe.rows import Problem, TeacherOutcome, TeacherRationale, read_rows
 from cotpipe.settings import Settings
+from cotpipe.steps.generate import SharedEngine
 from cotpipe.steps.step import Silent, StepRunner
 from cotpipe.store import open_store
 
@@ -155,6 +159,18 @@ def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
     assert done.items() < shards.items()
     assert set(outcome.record.shards) == set(shards)
     assert outcome.record.counts["kept"] == 12
+
+
+def test_what_answers_no_more_is_not_asked_by_other_shards():
+    def opened():
+        return open_servers(Model("scripted"), Settings(servers=(model.address,), server_attempts=2))
+
+    request, sampling = Request("p", question_prompt("?")), Sampling(1, 0.0, 9, 0)
+    with ScriptedModel(lambda messages, body: web.Response(status=500)) as model, SharedEngine(opened) as engine:
+        for _ in range(3):
+            with pytest.raises(RunError, match="problem p: no answer after 2 attempts"):
+                engine.generate([request], sampling, lambda done, total: None)
+    assert len(model.bodies) == 2
 
 
 def test_other_thresholds_ask_nobody_again(problems, tmp_path):
