@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py MODEL [--rounds 3] [--requests 256] [--gpu]
 
-MODEL is a folder. The same requests, greedy, are answered by `LLM.generate` and by the `vllm` engine on the same
-vLLM, in turns, then by the `openai` engine and a server of vLLM's own. The first answers of each warm it up.
+MODEL is a folder. The same requests, greedy, are answered in turns by `LLM.generate`, by the `vllm` engine on the same
+vLLM, and by the `openai` engine and a server of vLLM's own with the same settings; ratios are those within a round.
 """
 
 import argparse
@@ -14,11 +14,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import httpx
 
-from cotpipe.engines.base import Model, Request, Sampling, tokens_of
+from cotpipe.engines.base import Engine, Model, Request, Sampling, tokens_of
 from cotpipe.prompts import question_prompt
 from cotpipe.settings import Settings
 
@@ -38,63 +40,63 @@ def requests(count: int) -> list[Request]:
     return found
 
 
-def in_process(model: str, asked: Sequence[Request], rounds: int) -> dict[str, list[float]]:
-    """Tokens per second of `LLM.generate` and of our engine around the same vLLM, in turns."""
-    from cotpipe.engines.vllm_engine import VllmEngine, _parameters
-
-    engine = VllmEngine(Model(model), Settings(context_length=_CONTEXT))
-    llm, tokenizer, sampling = engine._llm, engine._tokenizer, Sampling(1, 0.0, _NEW_TOKENS, 0)
-    prompts = [{"prompt_token_ids": tokens_of(one, sampling, Model(model), tokenizer, _CONTEXT)} for one in asked]
-    found: dict[str, list[float]] = {"offline": [], "vllm": []}
-
-    def offline() -> int:
-        outputs = llm.generate(prompts, _parameters(sampling, 0), use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
-
-    def ours() -> int:
-        return sum(row[0].num_tokens for row in engine.generate(asked, sampling, lambda done, total: None))
-
-    engine.generate(asked[:8], sampling, lambda done, total: None)
-    for _ in range(rounds):
-        for name, run in (("offline", offline), ("vllm", ours)):
-            llm.reset_prefix_cache()
-            found[name].append(_speed(run))
-    engine.close()
-    return found
-
-
-def served(model: str, asked: Sequence[Request], rounds: int, gpu: bool) -> list[float]:
-    """Tokens per second of the `openai` engine."""
-    from cotpipe.engines.openai_engine import open_servers
-
-    on_cpu = [] if gpu else ["--enforce-eager", "--no-enable-chunked-prefill", "--dtype", "bfloat16"]
+@contextmanager
+def server(model: str, gpu: bool) -> Iterator[str]:
+    """The address of a server with the same settings as `LLM` has."""
+    on_cpu = [
+        "--enforce-eager", "--no-enable-chunked-prefill", "--dtype", "bfloat16", "--max-num-seqs", "256",
+        "--max-num-batched-tokens", "4096",
+    ]  # fmt: skip
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", str(_PORT),
-        "--max-model-len", str(_CONTEXT), "--disable-log-stats", "--disable-uvicorn-access-log", *on_cpu,
+        "--max-model-len", str(_CONTEXT), "--disable-log-stats", "--disable-uvicorn-access-log",
+        *(["--gpu-memory-utilization", "0.4"] if gpu else on_cpu),
     ]  # fmt: skip
     address = f"http://127.0.0.1:{_PORT}"
-    settings = Settings(servers=(f"{address}/v1",))
-    sampling, found = Sampling(1, 0.0, _NEW_TOKENS, 0), []
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            _wait(address, server)
-            with open_servers(Model(model), settings) as engine:
-                engine.generate(asked[:8], sampling, lambda done, total: None)
-                for _ in range(rounds):
-                    httpx.post(f"{address}/reset_prefix_cache")
-                    found.append(
-                        _speed(
-                            lambda: sum(
-                                row[0].num_tokens for row in engine.generate(asked, sampling, lambda done, total: None)
-                            )
-                        )
-                    )
+            _wait(address, process)
+            yield address
         finally:
-            server.terminate()
+            process.terminate()
+
+
+def measure(model: str, asked: Sequence[Request], rounds: int, gpu: bool) -> dict[str, list[float]]:
+    """Tokens per second of `LLM.generate`, of our engine around the same vLLM, and of our engine for servers."""
+    from cotpipe.engines.openai_engine import open_servers
+    from cotpipe.engines.vllm_engine import VllmEngine, _parameters
+
+    sampling = Sampling(1, 0.0, _NEW_TOKENS, 0)
+    found: dict[str, list[float]] = {"offline": [], "vllm": [], "openai": []}
+    with server(model, gpu) as address, open_servers(Model(model), Settings(servers=(f"{address}/v1",))) as servers:
+        engine = VllmEngine(Model(model), Settings(context_length=_CONTEXT, gpu_memory_share=0.4))
+        llm, tokenizer = engine._llm, engine._tokenizer
+        prompts = [{"prompt_token_ids": tokens_of(one, sampling, Model(model), tokenizer, _CONTEXT)} for one in asked]
+
+        def offline() -> int:
+            outputs = llm.generate(prompts, _parameters(sampling, 0), use_tqdm=False)
+            return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+        def ours(one: Engine) -> int:
+            return sum(row[0].num_tokens for row in one.generate(asked, sampling, lambda done, total: None))
+
+        for one in (engine, servers):
+            one.generate(asked[:8], sampling, lambda done, total: None)
+        for _ in range(rounds):
+            for name, run in (
+                ("offline", offline),
+                ("vllm", partial(ours, engine)),
+                ("openai", partial(ours, servers)),
+            ):
+                llm.reset_prefix_cache()
+                httpx.post(f"{address}/reset_prefix_cache").raise_for_status()
+                found[name].append(_speed(run))
+                sys.stderr.write(f"{name} {found[name][-1]:.1f} tokens/s\n")
+        engine.close()
     return found
 
 
-def _speed(run) -> float:  # noqa: ANN001
+def _speed(run: Callable[[], int]) -> float:
     started = time.perf_counter()
     return run() / (time.perf_counter() - started)
 
@@ -124,10 +126,13 @@ def main() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # for reset_prefix_cache
     asked = requests(arguments.requests)
-    found = in_process(arguments.model, asked, arguments.rounds)
-    found["openai"] = served(arguments.model, asked, arguments.rounds, arguments.gpu)
-    medians = {name: statistics.median(speeds) for name, speeds in found.items()}
-    ratios = {name: round(medians[name] / medians["offline"], 3) for name in ("vllm", "openai")}
+    found = measure(arguments.model, asked, arguments.rounds, arguments.gpu)
+    ratios = {
+        name: round(
+            statistics.median(mine / theirs for mine, theirs in zip(found[name], found["offline"], strict=True)), 3
+        )
+        for name in ("vllm", "openai")
+    }
     rounded = {name: [round(speed, 1) for speed in speeds] for name, speeds in found.items()}
     sys.stdout.write(json.dumps({"tokens_per_second": rounded, "of_offline": ratios}) + "\n")
 

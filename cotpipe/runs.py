@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError, UserError
+from cotpipe.recipes import describe
 from cotpipe.records import Reference, package_versions
 from cotpipe.storage import Storage
 
@@ -124,6 +125,19 @@ def find_run(storage: Storage, name: str) -> Run:
         known = ", ".join(run.run_id for run in (found or runs)[-5:]) or "none yet"
         raise UserError(f"{'several runs are' if found else 'no run is'} called {name!r}; the newest: {known}")
     return found[0]
+
+
+def recipe_of(run: Run) -> Recipe:
+    """The recipe that a run was made with.
+
+    Raises `UserError` where this cotpipe knows other fields than the one that made the run.
+    """
+    try:
+        return Recipe.model_validate(run.recipe)
+    except ValidationError as error:
+        raise UserError(
+            f"run {run.run_id}: its recipe does not fit this cotpipe: {describe(error)}; start a run of its recipe file"
+        ) from error
 
 
 def remove_run(storage: Storage, run: Run) -> None:

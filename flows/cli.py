@@ -13,16 +13,18 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rich.console import Console
 
+from cotpipe.config import Recipe
 from cotpipe.errors import RunError, UserError
 from cotpipe.plan import name_artifacts, plan_run
 from cotpipe.recipes import describe, load_recipe, shipped_recipes
 from cotpipe.records import Reference
 from cotpipe.rewards import RewardName, RewardParts, recovery_reward, rewrite_reward
+from cotpipe.runs import find_run, recipe_of
 from cotpipe.settings import Settings
 from cotpipe.store import open_store
 from flows import store_cli
 from flows.results import show_plan, show_results
-from flows.store_cli import StoreOption
+from flows.store_cli import RunArgument, StoreOption
 
 app = typer.Typer(
     help="Distil a teacher's chains of thought into a small student, in three stages.",
@@ -77,19 +79,43 @@ def run(
     options(debug or _debug)
     if store is not None:
         os.environ["COTPIPE_STORE"] = store
-    loaded = load_recipe(recipe, set_ or [])
+    _run(load_recipe(recipe, set_ or []), refresh or [], dry_run)
+
+
+@app.command()
+def rerun(
+    run: RunArgument,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Do this step again although it is there, and all that follows."),
+    ] = None,
+    store: StoreOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+) -> None:
+    """Run an earlier run's recipe again: what it finished is reused, what failed or is missing is done."""
+    options(debug or _debug)
+    if store is not None:
+        os.environ["COTPIPE_STORE"] = store
+    earlier = find_run(open_store(Settings()).storage, run)
+    _run(recipe_of(earlier), [from_] if from_ else [], dry_run)
+
+
+def _run(recipe: Recipe, refresh: list[str], dry_run: bool) -> None:
     opened = open_store(Settings())
-    name_artifacts(loaded, opened, refresh or [])
+    name_artifacts(recipe, opened, refresh)
     if dry_run:
         wide = None if sys.stdout.isatty() else 240  # a file has no edge to wrap at
-        show_plan(loaded.name, plan_run(loaded, opened, refresh or []), Console(width=wide))
+        show_plan(recipe.name, plan_run(recipe, opened, refresh), Console(width=wide))
         return
     # Prefect takes seconds to import; the mistakes above are told at once.
     from flows.curriculum import curriculum
 
     interrupted = _remember_interrupts()
     try:
-        results = curriculum(loaded, tuple(refresh or ()))
+        results = curriculum(recipe, tuple(refresh))
     except (KeyboardInterrupt, httpx.TransportError) as error:
         if interrupted:
             raise RunError("interrupted; finished steps are kept, run the same command again to go on") from None
