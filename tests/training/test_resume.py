@@ -16,7 +16,18 @@ from cotpipe.training.launch import train
 LESSONS = to_table(
     Lesson,
     [
-        Lesson(f"id{number}", "stage1", 0.0, f"{number} and {number}?", str(2 * number), [f"{number} + 0", "twice"], 9)
+        Lesson(
+            f"id{number}",
+            "stage1",
+            0.0,
+            f"{number} and {number}?",
+            str(2 * number),
+            [f"{number} + 0", "twice"],
+            9,
+            [[], []],
+            [1, 0],
+            [1],
+        )
         for number in range(16)
     ],
 )

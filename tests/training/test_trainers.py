@@ -15,7 +15,18 @@ from cotpipe.training.job import Stage1Job, Stage2Job, Stage3Job
 from cotpipe.training.launch import train
 
 LESSONS = [
-    Lesson(f"id{number}", "stage1", 0.0, f"{number} and {number}?", str(2 * number), [f"{number} + 0", "twice"], 9)
+    Lesson(
+        f"id{number}",
+        "stage1",
+        0.0,
+        f"{number} and {number}?",
+        str(2 * number),
+        [f"{number} + 0", "twice"],
+        9,
+        [[], []],
+        [1, 0],
+        [1],
+    )
     for number in range(16)
 ]
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
