@@ -23,6 +23,7 @@ from cotpipe.runs import find_run, recipe_of
 from cotpipe.settings import Settings
 from cotpipe.store import open_store
 from flows import store_cli
+from flows.doctor import doctor
 from flows.results import show_plan, show_results
 from flows.store_cli import RunArgument, StoreOption
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc):
     app.command()(command)
+app.command()(doctor)
 _debug = False
 
 

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cotpipe.config import Student
 from cotpipe.errors import UserError
 from cotpipe.steps.step import Work
 from cotpipe.storage import input_sha256
@@ -42,6 +43,23 @@ def folder_identity(model: str, key: str) -> list[str] | str:
             "config.json and *.safetensors"
         )
     return [input_sha256(path) for path in sorted([*weights, *configuration])]
+
+
+def read_config(student: Student) -> Any:
+    """The transformers configuration of a student, without its weights.
+
+    Raises `UserError` where there is none.
+    """
+    from transformers import AutoConfig
+
+    try:
+        if student.model.startswith(_WHEEL):
+            path = _gguf_of(student.model)
+            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        return AutoConfig.from_pretrained(student.model, revision=student.revision)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"student.model: cannot read the configuration of {student.model!r}: {first}") from error
 
 
 def fetch_student(work: Work) -> dict[str, int]:

@@ -1,0 +1,60 @@
+"""What the doctor says about recipes and places that fit, and about those that do not."""
+
+from flow_runs import cotpipe
+from servers import ScriptedModel, free_port
+
+
+def lines(done) -> dict[str, tuple[str, str]]:
+    found = {}
+    for line in done.stdout.strip().splitlines():
+        state, _, rest = line.partition(" ")
+        name, _, text = rest.strip().partition(": ")
+        found[name] = (state, text)
+    return found
+
+
+def test_the_demo_can_run_here(tmp_path):
+    done = cotpipe("doctor", "--store", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    found = lines(done)
+    assert list(found) == [
+        "versions", "store", "Prefect", "problems", "student", "teacher", "memory of stage1", "memory of stage2",
+        "memory of stage3",
+    ]  # fmt: skip
+    assert {state for state, _ in found.values()} <= {"ok", "warn"}
+    assert "x 4 bytes" in found["memory of stage1"][1]
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_every_failure_has_a_line_with_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("x")
+    nobody = f"http://127.0.0.1:{free_port()}/api"
+    with ScriptedModel(lambda messages, body: "", models=("other",)) as model:
+        done = cotpipe(
+            "doctor", "--recipe", "gsm8k-qwen2.5-3b", "--store", str(tmp_path / "file"),
+            "--set", "teacher.engine=openai", "--set", "teacher.model=mine",
+            PREFECT_API_URL=nobody, COTPIPE_SERVERS=model.address, HF_HUB_OFFLINE="1",
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "checks failed" in done.stderr
+    found = lines(done)
+    for name, part in {
+        "store": "is a file, not a folder; set COTPIPE_STORE",
+        "Prefect": "start it, or unset PREFECT_API_URL",
+        "problems": "the hub does not give openai/gsm8k",
+        "student": "the hub does not give Qwen/Qwen2.5-3B",
+        "teacher": "serves other, not mine; set teacher.model",
+        "memory of stage1": "cannot read the configuration",
+    }.items():
+        assert found[name][0] == "fail", found[name]
+        assert part in found[name][1]
+
+
+def test_a_recipe_that_is_too_large_says_what_to_lower(tmp_path):
+    done = cotpipe(
+        "doctor", "--store", str(tmp_path), "--set", "stage1.micro_batch=4096", "--set", "stage1.batch_size=4096"
+    )
+    assert done.returncode == 1
+    state, text = lines(done)["memory of stage1"]
+    assert state == "fail"
+    assert "lower stage1.micro_batch" in text
