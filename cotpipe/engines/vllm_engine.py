@@ -15,7 +15,7 @@ from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
 from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated, tokens_of
-from cotpipe.errors import UserError
+from cotpipe.errors import RunError, UserError
 from cotpipe.hardware import fast_dtype
 from cotpipe.settings import Settings
 
@@ -48,6 +48,11 @@ class VllmEngine:
             )
         except (OSError, ValueError) as error:
             raise UserError(f"vLLM cannot open {model.name!r}: {' '.join(str(error).split())[:500]}") from error
+        except RuntimeError as error:  # what its own process died of stands on standard error
+            raise RunError(
+                f"vLLM could not start with {model.name!r} ({' '.join(str(error).split())[:200]}); if memory is short, "
+                "set COTPIPE_CONTEXT_LENGTH, COTPIPE_GPU_MEMORY_SHARE or COTPIPE_TENSOR_PARALLEL"
+            ) from error
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._context: int = self._llm.llm_engine.model_config.max_model_len
 
