@@ -37,11 +37,13 @@ for command in (store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, s
     app.command()(command)
 app.command()(doctor)
 _debug = False
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")]
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Options of every command."""
     global _debug
@@ -72,10 +74,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="STEP", help="Do a step again although the store has it, and all that follows from it."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Run the whole curriculum. What the store already has is reused, so an interrupted run goes on where it was."""
     options(debug or _debug)
@@ -92,10 +92,8 @@ def rerun(
         typer.Option("--from", metavar="STEP", help="Do this step again although it is there, and all that follows."),
     ] = None,
     store: StoreOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Run an earlier run's recipe again: what it finished is reused, what failed or is missing is done."""
     options(debug or _debug)

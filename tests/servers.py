@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 from aiohttp import web
@@ -56,24 +57,15 @@ def s3_settings(endpoint: str, cache: Path, store: str = "s3://bucket/store", **
     return Settings.model_validate(values | changes)
 
 
-class FlakyProxy:
-    """Passes requests on to a server, and loses a share of them in one of several ways.
+class _InAThread:
+    """A web server in a thread of this process, for the time of a `with` block."""
 
-    `cut` sends the first half of the true answer; 429 asks for a pause of a second.
-    """
-
-    def __init__(
-        self, upstream: str, share: float, seed: int, faults: tuple[str, ...] = ("500", "503", "reset", "stall")
-    ) -> None:
-        self.upstream, self.share, self.faults = upstream, share, faults
+    def __init__(self) -> None:
         self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.lost: list[str] = []
-        self._random = random.Random(seed)
         self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> "FlakyProxy":
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(30)
         return self
@@ -88,13 +80,32 @@ class FlakyProxy:
         self._loop.run_forever()
 
     async def _start(self) -> None:
-        self._client = aiohttp.ClientSession(auto_decompress=False)
-        app = web.Application(client_max_size=2**30)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(await self._app())
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port).start()
         self._ready.set()
+
+
+class FlakyProxy(_InAThread):
+    """Passes requests on to a server, and loses a share of them in one of several ways.
+
+    `cut` sends the first half of the true answer; 429 asks for a pause of a second.
+    """
+
+    def __init__(
+        self, upstream: str, share: float, seed: int, faults: tuple[str, ...] = ("500", "503", "reset", "stall")
+    ) -> None:
+        self.upstream, self.share, self.faults = upstream, share, faults
+        super().__init__()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.lost: list[str] = []
+        self._random = random.Random(seed)
+
+    async def _app(self) -> web.Application:
+        self._client = aiohttp.ClientSession(auto_decompress=False)
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        return app
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -125,40 +136,21 @@ class FlakyProxy:
             )
 
 
-class ScriptedModel:
+class ScriptedModel(_InAThread):
     """A server with the protocol of OpenAI's that answers what a function says: (messages, body) -> text or status."""
 
     def __init__(self, answer, models=("scripted",), key=None) -> None:
         self.answer, self.models, self.key = answer, models, key
-        self.port = free_port()
+        super().__init__()
         self.address = f"http://127.0.0.1:{self.port}/v1"
         self.bodies: list[dict] = []
         self.times: list[float] = []
-        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> "ScriptedModel":
-        self._thread.start()
-        assert self._ready.wait(30)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._loop.run_forever()
-
-    async def _start(self) -> None:
+    async def _app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/chat/completions", self._complete)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
-        self._ready.set()
+        return app
 
     def _is_refused(self, request: web.Request) -> bool:
         return self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}"
