@@ -42,6 +42,11 @@ def lessons(size: int) -> Iterator[Lesson]:
         )
 
 
+def no_shards(*_: object) -> list[Path]:
+    """Nothing is generated here."""
+    raise AssertionError
+
+
 def write_examples(folder: Path) -> None:
     """Child process: the step alone, its time and its peak memory."""
     store = open_store(Settings(store=str(folder / "unused")))
@@ -50,7 +55,9 @@ def write_examples(folder: Path) -> None:
     output.mkdir(exist_ok=True)
     started = time.perf_counter()
     checkpoints = Checkpoints(store.storage, reference)
-    work = Work(Recipe(), Settings(), lambda kind, name: folder / name, output, checkpoints, Silent())
+    work = Work(
+        Recipe(), Settings(), lambda kind, name: folder / name, output, checkpoints, Silent(), inputs={}, make=no_shards
+    )
     counts = write_stage1_examples(work)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -2,14 +2,13 @@
 
 All epochs of a stage stand in one table, in training order, so the trainer only has to read it from the top: each
 epoch has its own order and its own masks, and a resumed stage sees the same rows as an undisturbed one. Lessons come
-as an Arrow table of `rows.Lesson`, in which a million take some hundred megabytes.
+as an Arrow table of `rows.Lesson`, all of them with steps; in it a million take some hundred megabytes.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cotpipe import prompts
 from cotpipe.config import Masks, Stage1, Stage2, Stage3, Training
@@ -66,8 +65,7 @@ def _examples(
     seed: int,
     prompt: Callable[[Lesson, float, random.Random], tuple[list[Message], list[int]]],
 ) -> Iterator[Example]:
-    taught = lessons.filter(pc.greater(pc.list_value_length(lessons["teacher_steps"]), 0))
-    taught = taught.slice(0, stage.max_problems)
+    taught = lessons.slice(0, stage.max_problems)
     total = len(taught) * stage.num_epochs
     for epoch in range(stage.num_epochs):
         order = list(range(len(taught)))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
@@ -25,13 +26,13 @@ Stage = Literal["stage1", "stage2", "stage3"]
 
 def write_stage1_examples(work: Work) -> dict[str, int]:
     """`examples.parquet` for stage 1."""
-    lessons = read_table(work.input("lessons", "lessons.parquet"), Lesson, pc.field("split") == "stage1")
+    lessons = _read_taught(work, pc.field("split") == "stage1")
     return _write(work, stage1_examples(lessons, work.recipe.stage1, work.recipe.seed))
 
 
 def write_stage2_examples(work: Work) -> dict[str, int]:
     """`examples.parquet` for stage 2."""
-    lessons = read_table(work.input("lessons", "lessons.parquet"), Lesson, pc.field("split") == "stage2")
+    lessons = _read_taught(work, pc.field("split") == "stage2")
     return _write(work, stage2_examples(lessons, work.recipe.stage2, work.recipe.seed))
 
 
@@ -41,7 +42,7 @@ def write_stage3_examples(work: Work) -> dict[str, int]:
     Raises `RunError` where a held-out problem is among them.
     """
     failed = read_table(work.input("failures", "failures.parquet"), Failure)["problem_id"]
-    lessons = read_table(work.input("lessons", "lessons.parquet"), Lesson, pc.field("problem_id").isin(failed))
+    lessons = _read_taught(work, pc.field("problem_id").isin(failed))
     if held_out := lessons.filter(pc.field("split") != "mining")["problem_id"].to_pylist():
         raise RunError(
             f"mined failures are no problems of the mining split: {', '.join(held_out[:5])}; a student must never "
@@ -89,6 +90,12 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     )
     shutil.rmtree(scratch)
     return {"optimizer_steps": events[-1].num_steps} | rows.model_dump() | _write_log(work.output, events)
+
+
+def _read_taught(work: Work, chosen: pc.Expression) -> pa.Table:
+    """The chosen lessons that have a rationale; filtered while they are read, for a copy of a million is dear."""
+    has_steps = pc.list_value_length(pc.field("teacher_steps")) > 0
+    return read_table(work.input("lessons", "lessons.parquet"), Lesson, chosen & has_steps)
 
 
 def _write(work: Work, examples: Iterable[Example]) -> dict[str, int]:

@@ -88,5 +88,18 @@ def test_no_prompt_shows_what_is_masked(seed):
             assert not any(row.teacher_steps[index] in shown for index in row.masked)
 
 
-def test_lessons_without_a_rationale_are_not_taught():
-    assert list(stage1_examples(to_table(Lesson, [lesson(1, 0)]), Stage1(), 1)) == []
+def test_lessons_without_a_rationale_are_not_taught(tmp_path):
+    from cotpipe.config import Recipe
+    from cotpipe.rows import Example, read_rows, write_rows
+    from cotpipe.steps.train import write_stage1_examples
+
+    class Work:
+        recipe, output = Recipe(), tmp_path
+
+        @staticmethod
+        def input(kind, name):
+            return tmp_path / name
+
+    write_rows(tmp_path / "lessons.parquet", Lesson, [lesson(1, 0), lesson(2, 3), lesson(3, 0)])
+    assert write_stage1_examples(Work()) == {"kept": 1}
+    assert [row.problem_id for row in read_rows(tmp_path / "examples.parquet", Example)] == ["id2"]
