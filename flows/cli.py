@@ -78,9 +78,7 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Run the whole curriculum. What the store already has is reused, so an interrupted run goes on where it was."""
-    options(debug or _debug)
-    if store is not None:
-        os.environ["COTPIPE_STORE"] = store
+    _begin(debug, store)
     _run(load_recipe(recipe, set_ or []), refresh or [], dry_run)
 
 
@@ -96,11 +94,16 @@ def rerun(
     debug: DebugOption = False,
 ) -> None:
     """Run an earlier run's recipe again: what it finished is reused, what failed or is missing is done."""
+    _begin(debug, store)
+    earlier = find_run(open_store(Settings()).storage, run)
+    _run(recipe_of(earlier), [from_] if from_ else [], dry_run)
+
+
+def _begin(debug: bool, store: str | None) -> None:
+    """What running commands take beside their recipe; the flow reads the store from the environment."""
     options(debug or _debug)
     if store is not None:
         os.environ["COTPIPE_STORE"] = store
-    earlier = find_run(open_store(Settings()).storage, run)
-    _run(recipe_of(earlier), [from_] if from_ else [], dry_run)
 
 
 def _run(recipe: Recipe, refresh: list[str], dry_run: bool) -> None:

@@ -35,7 +35,7 @@ class TransformersEngine:
 
     def __init__(self, model: Model, batch_size: int) -> None:
         disable_progress_bar()  # loading is short; the step reports what takes long
-        self._name = model
+        self._source = model
         self._turn = threading.Lock()  # shards take turns
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -82,7 +82,7 @@ class TransformersEngine:
 
     def _tokens(self, request: Request, sampling: Sampling) -> list[int]:
         context = self._model.config.max_position_embeddings
-        return tokens_of(request, sampling, self._name, self._tokenizer, context)
+        return tokens_of(request, sampling, self._source, self._tokenizer, context)
 
     def _write_on(self, batch: list[_Answer], sampling: Sampling) -> None:
         """Let every answer of the batch grow by up to `_STRETCH` tokens."""

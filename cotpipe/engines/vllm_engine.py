@@ -29,7 +29,7 @@ class VllmEngine:
     """
 
     def __init__(self, model: Model, settings: Settings) -> None:
-        self._name = model
+        self._source = model
         self._turn = threading.Lock()  # shards take turns
         self._adapter = LoRARequest("adapter", 1, model.adapter) if model.adapter else None
         lora = {"enable_lora": True, "max_lora_rank": _rank(model.adapter)} if model.adapter else {}
@@ -60,7 +60,7 @@ class VllmEngine:
         """See `Engine.generate`."""
         prompts, parameters = [], []
         for request in requests:
-            tokens = tokens_of(request, sampling, self._name, self._tokenizer, self._context)
+            tokens = tokens_of(request, sampling, self._source, self._tokenizer, self._context)
             for number in range(sampling.num_samples):
                 prompts.append({"prompt_token_ids": tokens})
                 parameters.append(_parameters(sampling, sampling.seed_of(request.problem_id, number)))
