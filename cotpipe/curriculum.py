@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cotpipe.config import FileSource, Recipe
 from cotpipe.errors import UserError
@@ -10,6 +10,13 @@ from cotpipe.report import CHECKPOINTS
 from cotpipe.steps import answer, prepare, report, student, teacher, train
 from cotpipe.steps.step import Step
 from cotpipe.storage import input_sha256
+
+StepName = Literal[
+    "problems", "student", "rationales", "lessons", "evaluation-base", "stage1-examples", "stage1", "evaluation-stage1",
+    "stage2-examples", "stage2", "evaluation-stage2", "failures", "stage3-examples", "stage3", "evaluation-stage3",
+    "report",
+]  # fmt: skip
+"""The names of all steps, in the order in which a run takes them."""
 
 
 def _fields(*paths: str) -> Any:
@@ -115,7 +122,7 @@ STEPS = {
         *(_evaluation(checkpoint) for checkpoint in CHECKPOINTS),
         Step(
             "report",
-            1,
+            2,
             (*(f"evaluation-{name}" for name in CHECKPOINTS), *CHECKPOINTS[1:], "rationales"),
             lambda recipe: recipe.model_dump(mode="json"),
             report.report,
@@ -123,3 +130,12 @@ STEPS = {
     )
 }
 """Every step by the kind of its artifact, each after its inputs."""
+
+
+def needed_for(kind: str) -> set[str]:
+    """A step and all that it is made of.
+
+    >>> sorted(needed_for("lessons"))
+    ['lessons', 'problems', 'rationales']
+    """
+    return {kind}.union(*(needed_for(name) for name in STEPS[kind].inputs))

@@ -1,5 +1,6 @@
 """Whether a recipe can run here: each check is ok, a warning or a failure, with the way out."""
 
+import base64
 import importlib.metadata
 import os
 import uuid
@@ -84,6 +85,12 @@ def _prefect() -> tuple[State, str]:
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         return "ok", "no server is set (PREFECT_API_URL): every run starts its own for as long as it takes"
+    state, text = check_server(address)
+    return (state, text) if state == "fail" else _schedules(address, text)
+
+
+def check_server(address: str) -> tuple[State, str]:
+    """Whether a Prefect server answers at an API address, in a version that fits."""
     ours = importlib.metadata.version("prefect")
     try:
         answer = httpx.get(f"{address.rstrip('/')}/admin/version", timeout=_SECONDS, headers=_prefect_key())
@@ -96,9 +103,32 @@ def _prefect() -> tuple[State, str]:
     return "ok", f"{address} is Prefect {theirs}"
 
 
+def _schedules(address: str, text: str) -> tuple[State, str]:
+    """A server whose scheduler has died looks well and starts nothing; it has made no runs for the next days."""
+    with httpx.Client(base_url=address, headers=_prefect_key(), timeout=_SECONDS) as client:
+        deployments = client.post("/deployments/filter", json={}).raise_for_status().json()
+        scheduled = [
+            one["id"] for one in deployments if not one["paused"] and any(each["active"] for each in one["schedules"])
+        ]
+        chosen = {"deployments": {"id": {"any_": scheduled}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        runs = client.post("/flow_runs/filter", json=chosen).raise_for_status().json() if scheduled else []
+    silent = set(scheduled) - {run["deployment_id"] for run in runs}
+    if silent:
+        names = ", ".join(one["name"] for one in deployments if one["id"] in silent)
+        return "warn", (
+            f"{text}, but it has planned no run of: {names}; a minute after a start that is normal, later see the "
+            "server's log and restart it"
+        )
+    return "ok", f"{text}; {len(deployments)} deployments, {len(runs)} runs planned"
+
+
 def _prefect_key() -> dict[str, str]:
-    key = os.environ.get("PREFECT_API_KEY")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    """What a server that asks for a key or a password wants to see."""
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if password := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
+    return {}
 
 
 def _problems(recipe: Recipe) -> tuple[State, str]:

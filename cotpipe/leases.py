@@ -95,3 +95,11 @@ def _renew(storage: Storage, name: str, lease: Lease, seconds: float, over: thre
             storage.replace(name, renewed.model_dump_json().encode())
         except (RunError, OSError) as error:
             logger.warning("the lease %s could not be renewed: %s", name, error)
+
+
+def wait_for_life(storage: Storage, folder: str) -> bool:
+    """Wait until the lease of a folder is renewed (True: its holder lives) or ends (False: it can be taken)."""
+    first = holder(storage, folder)
+    while (now := holder(storage, folder)) and now == first:
+        time.sleep(0.5)
+    return now is not None and first is not None and now.owner == first.owner

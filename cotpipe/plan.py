@@ -33,7 +33,7 @@ def name_artifacts(recipe: Recipe, store: Store, refresh: Collection[str] = ()) 
     named: dict[str, Reference] = {}
     for kind, step in STEPS.items():
         plain = reference_of(step, recipe, named)
-        named[kind] = store.next_refresh(plain) if kind in refresh else store.latest(plain)
+        named[kind] = store.wanted(plain, kind in refresh)
     return named
 
 
@@ -42,10 +42,10 @@ def plan_run(recipe: Recipe, store: Store, refresh: Collection[str] = ()) -> lis
     named = name_artifacts(recipe, store, refresh)
     planned = []
     for kind, reference in named.items():
-        if kind in refresh:
-            why = "asked for by --refresh"
-        elif store.find(reference):
+        if store.find(reference):
             why = ""
+        elif kind in refresh:
+            why = "asked for by --refresh"
         else:
             why = _why(STEPS[kind], STEPS[kind].fields(recipe), named, store, reference)
         planned.append(PlannedStep(kind, reference, reused=not why, why=why))

@@ -33,6 +33,35 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path}: {describe(error)}") from error
 
 
+def with_changes(recipe: Recipe, form: Recipe) -> Recipe:
+    """A recipe with those fields of a filled-in form that are not at their defaults.
+
+    Raises `UserError` where the two do not fit together.
+
+    >>> changed = with_changes(load_recipe("demo"), Recipe.model_validate({"stage2": {"group_size": 4}}))
+    >>> changed.name, changed.stage2.group_size, changed.stage2.max_problems
+    ('demo', 4, 20)
+    """
+    values = _overlay(recipe.model_dump(), form.model_dump(), Recipe().model_dump())
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"the form does not fit the recipe {recipe.name!r}: {describe(error)}") from error
+
+
+def _overlay(base: dict[str, Any], form: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    if form.get("kind") != defaults.get("kind"):
+        return form  # another kind of source, as a whole
+    values = dict(base)
+    for key, value in form.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(values.get(key), dict) and isinstance(default, dict):
+            values[key] = _overlay(values[key], value, default)
+        elif value != default:
+            values[key] = value
+    return values
+
+
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with cotpipe."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))

@@ -63,7 +63,7 @@ class Record(_Model):
     step_version: int
     fields: dict[str, Any]  # the recipe fields that the step reads
     inputs: dict[str, str]  # fingerprints of the inputs, by their kind
-    shards: list[Fingerprint] = []  # of the shards that it was put together from
+    parts: list[Reference] = []  # what else it was made of: its shards, and what the recipe names
     counts: dict[str, int]  # rows kept and dropped, as the step reports them
     files: list[StoredFile]
     versions: dict[str, str]  # packages that made it

@@ -27,6 +27,7 @@ class Problem:
     answer: str
     rationales: list[str]
     split: str | None = None  # set where the source itself says that a problem is held out
+    batch: int = 0  # which of several sources it came from; the problems of the last one are used first
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,22 @@ class Answered:
     valid_format: bool
     num_tokens: int
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the evaluation of one checkpoint came to, with 95 % intervals."""
+
+    checkpoint: str
+    problems: int
+    accuracy: float  # share in [0, 1], as are its bounds
+    accuracy_low: float
+    accuracy_high: float
+    tokens: float  # mean output length (the student's tokens)
+    tokens_low: float
+    tokens_high: float
+    valid_format: float  # share in [0, 1]
+    truncated: float  # share in [0, 1]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.config import Recipe
 from cotpipe.errors import RunError, UserError
-from cotpipe.recipes import describe
+from cotpipe.recipes import describe, load_recipe, shipped_recipes
 from cotpipe.records import Reference, package_versions
 from cotpipe.storage import Storage
 
@@ -70,20 +70,26 @@ class Run(BaseModel):
 
 
 class RunLog:
-    """Writes the record of the run that is under way."""
+    """Writes the record of the run that is under way; a run that is tried again goes on with its own record."""
 
     def __init__(self, storage: Storage, recipe: Recipe, suffix: str) -> None:
         now = datetime.now(UTC)
         self._storage = storage
+        earlier = _find_by_suffix(storage, suffix)
         self.run = Run(
-            run_id=f"{now:%Y%m%d-%H%M%S}-{suffix}",
+            run_id=earlier.run_id if earlier else f"{now:%Y%m%d-%H%M%S}-{suffix}",
             recipe=recipe.model_dump(mode="json"),
-            started_at=_text(now),
+            steps=earlier.steps if earlier else {},
+            started_at=earlier.started_at if earlier else _text(now),
             host=socket.gethostname(),
             pid=os.getpid(),
             versions=package_versions() | {"python": platform.python_version()},
             git_commit=_git_commit(),
         )
+
+    def left(self, refresh: Iterable[str]) -> set[str]:
+        """Which of these steps the run has still to do again; those it did before it was tried again are done."""
+        return set(refresh) - self.run.steps.keys()
 
     def plan(self, artifacts: Iterable[Reference]) -> None:
         """Write down which artifacts the run needs, so that `gc` leaves them alone."""
@@ -103,6 +109,12 @@ class RunLog:
     def _write(self, **changes: Any) -> None:
         self.run = self.run.model_copy(update=changes)
         self._storage.replace(f"{_FOLDER}/{self.run.run_id}.json", self.run.model_dump_json(indent=2).encode())
+
+
+def _find_by_suffix(storage: Storage, suffix: str) -> Run | None:
+    names = [name for name in storage.sizes(_FOLDER) if name.endswith(f"-{suffix}.json")]
+    text = storage.read(f"{_FOLDER}/{names[0]}") if names else None
+    return _parse(names[0], text) if text else None
 
 
 def read_runs(storage: Storage) -> list[Run]:
@@ -137,6 +149,22 @@ def recipe_of(run: Run) -> Recipe:
     except ValidationError as error:
         raise UserError(
             f"run {run.run_id}: its recipe does not fit this cotpipe: {describe(error)}; start a run of its recipe file"
+        ) from error
+
+
+def recipe_from(start_from: str, storage: Storage) -> Recipe:
+    """The recipe to start from: a shipped one, a YAML file, or that of an earlier run (its id, or `last`).
+
+    Raises `UserError` where it is none of these.
+    """
+    if start_from in shipped_recipes() or Path(start_from).is_file():
+        return load_recipe(start_from)
+    try:
+        return recipe_of(find_run(storage, start_from))
+    except UserError as error:
+        raise UserError(
+            f"start_from: {start_from!r} is no shipped recipe ({', '.join(shipped_recipes())}), no file on this "
+            f"machine, and {error}"
         ) from error
 
 

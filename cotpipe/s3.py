@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.settings import Settings
 from cotpipe.storage import Storage
 
@@ -128,7 +128,7 @@ class S3Storage(Storage):
                 f"the store {self.address}: {_line(error)}; the bucket must exist: create it, or set COTPIPE_STORE"
             ) from error
         except (OSError, BotoCoreError, ClientError, TimeoutError) as error:
-            raise RunError(
+            raise TransientError(
                 f"the store {self.address} cannot be used: {_line(error)}; check the address, the credentials and "
                 "COTPIPE_S3_ENDPOINT_URL, then run again: finished steps are kept"
             ) from error

@@ -52,4 +52,8 @@ class Settings(BaseSettings):
     tokens_per_minute: PositiveInt | None = Field(
         None, description="Most tokens of prompts and longest answers in any 60 seconds"
     )
+    step_hours: PositiveFloat = Field(48.0, description="Longest that one step may take (hours)")
+    gpu_limit: str | None = Field(
+        None, description="Prefect's global concurrency limit whose slots are the GPUs; default: nobody counts them"
+    )
     num_processes: PositiveInt = Field(1, description="Training processes, one per GPU")

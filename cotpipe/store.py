@@ -62,7 +62,15 @@ class Store:
         data = self.storage.read(f"{reference}/{REFRESHED}")
         return Reference(kind=reference.kind, fingerprint=json.loads(data)["fingerprint"]) if data else reference
 
-    def next_refresh(self, reference: Reference) -> Reference:
+    def wanted(self, reference: Reference, refresh: bool) -> Reference:
+        """The artifact that a run is to use: the latest one, or, to refresh one that is there, the next.
+
+        What is not there needs no refresh: it is made in any case, and goes on from its training checkpoint.
+        """
+        latest = self.latest(reference)
+        return self._next_refresh(reference) if refresh and self.find(latest) else latest
+
+    def _next_refresh(self, reference: Reference) -> Reference:
         """The name that the next refresh of an artifact takes; the same until `put_in_place` is called."""
         number = self._num_refreshes(reference) + 1
         return Reference(kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number]))
@@ -224,13 +232,14 @@ def open_storage(settings: Settings) -> Storage:
     return LocalStorage(Path(settings.store))
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, check: bool = True) -> Store:
     """The store that the settings name.
 
-    Raises `UserError` where it cannot be reached.
+    Raises `UserError` where it cannot be reached, unless it was seen to be there before (`check` is false).
     """
     storage = open_storage(settings)
-    storage.check()
+    if check:
+        storage.check()
     cache = None
     if not isinstance(storage, LocalStorage):
         cache = Cache(settings.cache.expanduser(), storage.address, int(settings.cache_gb * 1e9))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cotpipe.leases import holder
+from cotpipe.nights import INBOX
+from cotpipe.promotion import MODELS, read_models
 from cotpipe.records import RECORD, SHARDS, Reference
 from cotpipe.runs import Run, read_runs, remove_run
 from cotpipe.store import REFRESHED, Store
@@ -48,13 +50,14 @@ class Garbage:
 
 
 def find_garbage(store: Store, keep_runs: int) -> tuple[list[Garbage], list[Run]]:
-    """What the newest `keep_runs` runs, unfinished ones and their inputs do not refer to, and the runs to forget.
+    """What the newest runs, unfinished ones, promotions and nights do not need, and the runs to forget.
 
     What somebody is making at the moment (a live lease) is left alone.
     """
     runs = read_runs(store.storage)
     forgotten = [run for run in runs[: max(len(runs) - keep_runs, 0)] if not _may_go_on(run)]
-    kept = _needed(store, [run for run in runs if run not in forgotten]) | _recent_shards(store)
+    promoted = read_models(store.storage).references
+    kept = _needed(store, [run for run in runs if run not in forgotten], promoted) | _recent_shards(store)
     garbage: list[Garbage] = []
     for folder, files in _folders(store).items():
         if holder(store.storage, folder):
@@ -81,16 +84,16 @@ def _is_recent(moment: str) -> bool:
     return datetime.now(UTC) - datetime.fromisoformat(moment) < _UNFINISHED_IS_KEPT
 
 
-def _needed(store: Store, runs: list[Run]) -> set[Reference]:
-    """The artifacts of these runs, and all that those were made of."""
-    todo = {reference for run in runs for reference in run.references.values()}
+def _needed(store: Store, runs: list[Run], others: set[Reference]) -> set[Reference]:
+    """The artifacts of these runs, others, and all that these were made of."""
+    todo = {reference for run in runs for reference in run.references.values()} | others
     needed: set[Reference] = set()
     while todo:
         reference = todo.pop()
         needed.add(reference)
         if record := store.record(reference):
             todo |= {Reference(kind=kind, fingerprint=value) for kind, value in record.inputs.items()} - needed
-            todo |= {Reference(kind=SHARDS, fingerprint=value) for value in record.shards} - needed
+            todo |= set(record.parts) - needed
     return needed
 
 
@@ -104,7 +107,7 @@ def _folders(store: Store) -> dict[str, dict[str, int]]:
     folders: dict[str, dict[str, int]] = {}
     for name, size in store.storage.sizes("").items():
         kind, *rest = name.split("/")
-        if len(rest) >= 2:
+        if len(rest) >= 2 and kind not in (INBOX, MODELS):
             folders.setdefault(f"{kind}/{rest[0]}", {})["/".join(rest[1:])] = size
     return folders
 

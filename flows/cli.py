@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 import typer
@@ -24,8 +24,10 @@ from cotpipe.settings import Settings
 from cotpipe.store import open_store
 from flows import store_cli
 from flows.doctor import doctor
+from flows.promote import promote
 from flows.results import show_plan, show_results
 from flows.store_cli import RunArgument, StoreOption
+from flows.up import down, up
 
 app = typer.Typer(
     help="Distil a teacher's chains of thought into a small student, in three stages.",
@@ -33,9 +35,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    up, down, doctor, promote,
+    store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc,
+)  # fmt: skip
+for command in _COMMANDS:
     app.command()(command)
-app.command()(doctor)
 _debug = False
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")]
@@ -118,7 +123,7 @@ def _run(recipe: Recipe, refresh: list[str], dry_run: bool) -> None:
 
     interrupted = _remember_interrupts()
     try:
-        results = curriculum(recipe, tuple(refresh))
+        results = curriculum(recipe=recipe, refresh=cast(Any, tuple(refresh)))
     except (KeyboardInterrupt, httpx.TransportError) as error:
         if interrupted:
             raise RunError("interrupted; finished steps are kept, run the same command again to go on") from None

@@ -1,16 +1,21 @@
-"""How far a step is: a moving bar in a terminal, its last state elsewhere, lines in the run's log everywhere."""
+"""How far a step is: a bar in a terminal, a progress artifact in Prefect's UI, lines in the run's log."""
 
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from uuid import UUID
 
+import httpx
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_UPDATES = 5.0
 _SHOWN = ("loss", "reward", "correct", "entropy", "completion_tokens")
 
 
@@ -21,6 +26,8 @@ class StepProgress:
         self._kind = kind
         self._logger = get_run_logger()
         self._last_line = time.monotonic()
+        self._artifact: UUID | None = None
+        self._last_update = time.monotonic()
         columns = (
             TextColumn("[bold]{task.description:<22}"),
             BarColumn(bar_width=24),
@@ -45,6 +52,8 @@ class StepProgress:
         """Say what became of the step."""
         total = self._bars.tasks[self._bar].total or 1
         self._bars.update(self._bar, completed=total, total=total, figures=outcome)
+        if self._artifact:
+            self._show(100.0, outcome)
         self._logger.info("%s: %s", self._kind, outcome)
 
     def note(self, text: str) -> None:
@@ -56,7 +65,27 @@ class StepProgress:
         """Show how much is done, and the figures that matter to a reader."""
         shown = "  ".join(f"{name} {figures[name]:.3g}" for name in _SHOWN if name in figures)
         self._bars.update(self._bar, completed=done, total=total, figures=shown)
-        self._log_now_and_then(f"{done} of {total}  {shown}")
+        text = f"{done} of {total}  {shown}"
+        self._log_now_and_then(text)
+        if time.monotonic() - self._last_update >= _SECONDS_BETWEEN_UPDATES:
+            self._show(100 * done / total if total else 0.0, text)
+
+    def log(self, line: str) -> None:
+        """Pass on a line that a working process has written."""
+        self._logger.info("%s: %s", self._kind, line)
+
+    def _show(self, percent: float, text: str) -> None:
+        """Bring the progress artifact up to date; a server that is away for a while costs no step its life."""
+        description = f"{self._kind}: {text}"
+        try:
+            if self._artifact is None:
+                created: Any = create_progress_artifact(percent, f"progress-{self._kind}", description)
+                self._artifact = created
+            else:
+                update_progress_artifact(self._artifact, percent, description)
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            self._logger.warning("%s: its progress cannot be shown: %s", self._kind, error)
+        self._last_update = time.monotonic()
 
     def _log_now_and_then(self, text: str) -> None:
         now = time.monotonic()

@@ -8,17 +8,15 @@ from prefect.runtime import flow_run
 from cotpipe.config import Recipe
 from cotpipe.plan import name_artifacts
 from cotpipe.runs import RunLog
-from cotpipe.settings import Settings
-from cotpipe.store import open_store
+from cotpipe.store import Store
 
 
 @contextmanager
-def recorded_run(recipe: Recipe, refresh: Collection[str]) -> Iterator[RunLog]:
-    """Write the run's record before, while and after the flow's steps run in the `with` block."""
-    store = open_store(Settings())
-    artifacts = name_artifacts(recipe, store, refresh)
+def recorded_run(store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]) -> Iterator[RunLog]:
+    """Write the run's record before, while and after the flow's steps `kinds` run in the `with` block."""
     log = RunLog(store.storage, recipe, suffix=str(flow_run.get_id())[:8])
-    log.plan(artifacts.values())
+    artifacts = name_artifacts(recipe, store, log.left(refresh))
+    log.plan(artifacts[kind] for kind in kinds)
     try:
         yield log
     except Exception as error:

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated
 from cotpipe.engines.servers import CanHealError, RateWindow, Server, Servers
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import TransientError, UserError
 from cotpipe.settings import Settings
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line a request
@@ -136,7 +136,7 @@ class OpenAIEngine:
                         response = await self._send(server, "POST", "chat/completions", body, request)
                         return _read(response, server)
         except CanHealError as error:
-            raise RunError(
+            raise TransientError(
                 f"problem {request.problem_id}: no answer after {self._settings.server_attempts} attempts: {error}; "
                 "see to the server and run again: finished shards are kept"
             ) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import duckdb
 
@@ -12,6 +13,7 @@ from cotpipe.errors import UserError
 from cotpipe.prompts import question_prompt
 from cotpipe.randomness import named_seed
 from cotpipe.rationale import has_valid_format
+from cotpipe.records import Reference
 from cotpipe.rows import Answered, Failure, Lesson, write_rows
 from cotpipe.steps.generate import SharedEngine, generate
 from cotpipe.steps.prepare import read_lessons
@@ -20,6 +22,8 @@ from cotpipe.steps.step import Work
 
 def mine_failures(work: Work) -> dict[str, int]:
     """Write `completions.parquet`, and `failures.parquet` with the persistent failures that have a rationale.
+
+    A failure is persistent where the earlier minings that the recipe names, as far as they asked it, agree.
 
     Only the mining split is asked, so a held-out problem can never become a training problem here.
     """
@@ -30,20 +34,39 @@ def mine_failures(work: Work) -> dict[str, int]:
     answered = _ask(work, "stage2", lessons, sampling)
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
-    query = """
-        select problem_id, count(*) as num_samples, count(*) filter (correct) as num_correct
-        from read_parquet($completions)
-        group by problem_id
-        having num_correct <= $max_pass_rate * num_samples
-        order by problem_id
-    """
+    earlier = [
+        work.stored(Reference(kind="failures", fingerprint=fingerprint), completions.name)
+        for fingerprint in section.history
+    ]
     num_steps = {lesson.problem_id: len(lesson.teacher_steps) for lesson in lessons}
-    with duckdb.connect() as connection:
-        parameters = {"completions": str(completions), "max_pass_rate": section.max_pass_rate}
-        rows = connection.execute(query, parameters).fetchall()
+    rows = _persistent(completions, earlier, section.max_pass_rate)
     failures = [Failure(row[0], num_steps[row[0]], *row[1:]) for row in rows if num_steps[row[0]]]
     write_rows(work.output / "failures.parquet", Failure, failures)
     return {"problems": len(lessons), "persistent_failures": len(failures)}
+
+
+def _persistent(completions: Path, earlier: list[Path], max_pass_rate: float) -> list[tuple[str, int, int]]:
+    """Problem, samples and right ones, of what failed now and in every earlier mining that asked it."""
+    query = """
+        with asked as (
+            select filename = $now as now, problem_id, count(*) as num_samples,
+                   count(*) filter (correct) as num_correct, num_correct <= $max_pass_rate * num_samples as failed
+            from read_parquet($files, filename = true)
+            group by filename, problem_id
+        )
+        select problem_id, max(num_samples) filter (now), max(num_correct) filter (now)
+        from asked
+        group by problem_id
+        having bool_or(now) and bool_and(failed)
+        order by problem_id
+    """
+    parameters = {
+        "files": [str(path) for path in (completions, *earlier)],
+        "now": str(completions),
+        "max_pass_rate": max_pass_rate,
+    }
+    with duckdb.connect() as connection:
+        return connection.execute(query, parameters).fetchall()
 
 
 def evaluate(work: Work, checkpoint: str) -> dict[str, int]:

@@ -2,17 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
-from cotpipe.config import SplitShares
+from cotpipe.config import SplitShares, StoredSource
 from cotpipe.errors import UserError
 from cotpipe.problems import read_problems
 from cotpipe.randomness import named_random
+from cotpipe.records import Reference
 from cotpipe.rows import Lesson, Problem, Reject, Row, TeacherRationale, read_rows, write_rows
 from cotpipe.splits import near_duplicates, position_of, split_at
 from cotpipe.steps.step import Work
+
+_PROBLEMS = "problems.parquet"
 
 
 def collect_problems(work: Work) -> dict[str, int]:
@@ -20,7 +24,9 @@ def collect_problems(work: Work) -> dict[str, int]:
     section = work.recipe.problems
     problems: list[Problem] = []
     rejects: list[Reject] = []
-    for row in read_problems(section.source, work.recipe.seed):
+    source = section.source
+    rows = _stored(work, source) if isinstance(source, StoredSource) else read_problems(source, work.recipe.seed)
+    for row in rows:
         if isinstance(row, Problem):
             problems.append(row)
         else:
@@ -29,20 +35,32 @@ def collect_problems(work: Work) -> dict[str, int]:
     return write_with_rejects(work.output, Problem, "problems", problems, rejects)
 
 
+def _stored(work: Work, source: StoredSource) -> Iterator[Problem | Reject]:
+    """The problems of several artifacts; a question that comes again stays in the batch that brought it first."""
+    seen: set[str] = set()
+    for batch, fingerprint in enumerate(source.problems):
+        for problem in read_rows(work.stored(Reference(kind="problems", fingerprint=fingerprint), _PROBLEMS), Problem):
+            if problem.problem_id in seen:
+                yield Reject(problem.problem_id, "repeated question", f"in batch {batch}, and in one before it")
+            else:
+                seen.add(problem.problem_id)
+                yield replace(problem, batch=batch)
+
+
 def plan_lessons(work: Work) -> dict[str, int]:
     """Choose a rationale per problem and split the problems: `lessons.parquet`, in each split's own order.
+
+    The order is that of the ids' hashes, within the newest batch of problems, then the one before, and so on.
 
     Training problems whose question nearly repeats a held-out one go to `rejects.parquet`.
     """
     section = work.recipe.problems
     chosen = _choose(work.input("rationales", "rationales.parquet"), work.recipe.teacher.choice, work.recipe.seed)
-    lessons = sorted(
-        (
-            _lesson(problem, chosen.get(problem.problem_id), section.splits)
-            for problem in read_rows(work.input("problems", "problems.parquet"), Problem)
-        ),
-        key=lambda lesson: (lesson.position, lesson.problem_id),
+    problems = sorted(
+        read_rows(work.input("problems", _PROBLEMS), Problem),
+        key=lambda problem: (-problem.batch, position_of(problem.problem_id), problem.problem_id),
     )
+    lessons = [_lesson(problem, chosen.get(problem.problem_id), section.splits) for problem in problems]
     held_out = [lesson.question for lesson in lessons if lesson.split in ("validation", "test")]
     training = [
         (lesson.problem_id, lesson.question) for lesson in lessons if lesson.split not in ("validation", "test")

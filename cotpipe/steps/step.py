@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 
 from cotpipe.checkpoints import Checkpoints
 from cotpipe.config import Recipe
-from cotpipe.errors import RunError
+from cotpipe.errors import RunError, UserError
 from cotpipe.leases import holder, try_lease
 from cotpipe.records import Record, Reference, fingerprint_of, package_versions
 from cotpipe.settings import Settings
@@ -33,6 +34,10 @@ class Report(Protocol):
         """Tell why nothing is being done."""
         ...
 
+    def log(self, line: str) -> None:
+        """Pass on a line that a working process has written."""
+        ...
+
 
 class Silent:
     """A `Report` that nobody looks at."""
@@ -41,6 +46,9 @@ class Silent:
         """Tell nobody."""
 
     def note(self, text: str) -> None:
+        """Tell nobody."""
+
+    def log(self, line: str) -> None:
         """Tell nobody."""
 
 
@@ -57,6 +65,7 @@ class Work:
     inputs: Mapping[str, Reference]  # the artifacts that it reads, by kind
     make: Callable[[Sequence["Step"], str, Callable[[int], None]], list[Path]]
     """Makes or reuses shards; takes a file's name, returns its path in each, tells which shard is there."""
+    stored: Callable[[Reference, str], Path]  # like `input`, of an artifact that the recipe names
 
 
 @dataclass(frozen=True)
@@ -100,26 +109,37 @@ class StepRunner:
     report: Report
     side_by_side: Callable[[Sequence[Callable[[], Outcome]]], list[Outcome]] = one_after_the_other
 
-    def run(self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], refresh: bool = False) -> Outcome:
+    def run(
+        self,
+        step: Step,
+        recipe: Recipe,
+        inputs: Mapping[str, Reference],
+        refresh: bool = False,
+        device: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Outcome:
         """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
 
-        While another run makes the same artifact, wait for it. Raises `UserError` or `RunError`; whatever earlier
-        steps have committed stays.
+        While another run makes the same artifact, wait for it. `device` is held while something is made, not while
+        it is reused or waited for. Raises `UserError` or `RunError`; whatever earlier steps have committed stays.
         """
         plain = reference_of(step, recipe, inputs)
-        reference = self.store.next_refresh(plain) if refresh else self.store.latest(plain)
+        reference = self.store.wanted(plain, refresh)
         try:
             while True:
                 if record := self.store.find(reference):
-                    return Outcome(reference, reused=True, record=record)
+                    outcome = Outcome(reference, reused=True, record=record)
+                    break
                 with try_lease(self.store.storage, str(reference), self.settings.lease_seconds) as lease:
                     if lease and not self.store.find(reference):
-                        record = self._build(step, recipe, inputs, reference, refresh)
-                        if refresh:
-                            self.store.put_in_place(plain, reference)
-                        return Outcome(reference, reused=False, record=record)
+                        with device():
+                            record = self._build(step, recipe, inputs, reference, refresh)
+                        outcome = Outcome(reference, reused=False, record=record)
+                        break
                 if not lease:
                     self._wait_for(reference)
+            if reference != self.store.latest(plain):
+                self.store.put_in_place(plain, reference)
+            return outcome
         except (OSError, SafetensorError) as error:  # a full disk is the latter where weights are written
             raise RunError(
                 f"step {step.kind}: cannot read or write its files: {error}; make room, or set COTPIPE_STORE (and "
@@ -137,10 +157,10 @@ class StepRunner:
         started = time.monotonic()
         checkpoints = Checkpoints(self.store.storage, reference)
         with self.store.draft(reference) as draft:
-            shards: list[Reference] = []
+            parts: list[Reference] = []
             work = Work(
                 recipe, self.settings, self._fetcher(inputs), draft.path, checkpoints, self.report, inputs,
-                make=partial(self._make_shards, recipe, refresh, shards),
+                make=partial(self._make_shards, recipe, refresh, parts), stored=partial(self._fetch_stored, parts),
             )  # fmt: skip
             counts = step.run(work)
             record = Record(
@@ -150,7 +170,7 @@ class StepRunner:
                 step_version=step.version,
                 fields=step.fields(recipe),
                 inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
-                shards=[shard.fingerprint for shard in shards],
+                parts=parts,
                 counts=counts,
                 files=[],
                 versions=package_versions(),
@@ -189,6 +209,16 @@ class StepRunner:
             return self.store.path(record, name)
 
         return fetch
+
+    def _fetch_stored(self, used: list[Reference], reference: Reference, name: str) -> Path:
+        record = self.store.find(reference)
+        if record is None:
+            raise UserError(
+                f"{reference} is not in the store {self.store.storage.address}, or it is damaged; name another one "
+                "(a promoted checkpoint that is gone: cotpipe promote --undo, or cotpipe promote RUN)"
+            )
+        used.append(reference)
+        return self.store.path(record, name)
 
 
 def _release_memory() -> None:

@@ -2,11 +2,15 @@
 
 import importlib.util
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cotpipe.config import Student
 from cotpipe.errors import UserError
+from cotpipe.records import Reference
 from cotpipe.steps.step import Work
 from cotpipe.storage import input_sha256
 
@@ -15,17 +19,36 @@ logger = logging.getLogger(__name__)
 _PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
 """Chat template of a student that has none."""
 _WHEEL = "wheel:"
+_STORE = "store:"
 
 
 def student_identity(model: str) -> dict[str, Any]:
-    """What of a local student decides its content: the checksum of its weights; nothing for a hub id.
+    """What of a local student decides its content: the checksum of its weights; nothing for what its name decides.
 
     Raises `UserError` when a directory is no model, or a package is not installed.
     """
+    if stored_checkpoint(model):
+        return {}
     if model.startswith(_WHEEL):
         return {"weights": input_sha256(_gguf_of(model))}
     found = folder_identity(model, "student.model")
     return {} if isinstance(found, str) else {"weights": found}
+
+
+def stored_checkpoint(model: str) -> Reference | None:
+    """The artifact that `store:KIND/FINGERPRINT` names; None for other students.
+
+    Raises `UserError` where the text after `store:` is no such name.
+    """
+    if not model.startswith(_STORE):
+        return None
+    kind, _, fingerprint = model.removeprefix(_STORE).partition("/")
+    try:
+        return Reference(kind=kind, fingerprint=fingerprint)
+    except ValidationError as error:
+        raise UserError(
+            f"student.model: {model!r} names no checkpoint; write store:stage3/ and its 32 hex digits"
+        ) from error
 
 
 def folder_identity(model: str, key: str) -> list[str] | str:
@@ -70,6 +93,9 @@ def fetch_student(work: Work) -> dict[str, int]:
 
     disable_progress_bar()
     section = work.recipe.student
+    if checkpoint := stored_checkpoint(section.model):
+        shutil.copytree(work.stored(checkpoint, "model"), work.output / "model")
+        return {}
     if section.model.startswith(_WHEEL):
         model, tokenizer = _open_gguf(_gguf_of(section.model))
     else:

@@ -16,7 +16,7 @@ from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
 from cotpipe.randomness import named_seed
 from cotpipe.rows import Example, Failure, Lesson, Logged, read_table, write_rows
 from cotpipe.steps.step import Work
-from cotpipe.training.job import Event, Job
+from cotpipe.training.job import Event, Job, Rows
 from cotpipe.training.launch import train
 
 logger = logging.getLogger(__name__)
@@ -67,29 +67,56 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
         )
         shutil.copytree(work.input(start, "model"), work.output / "model")
         return {"optimizer_steps": 0} | _write_log(work.output, [])
+    rows, events, micro_batch = _train_in_memory(work, stage, start)
+    counts = {"optimizer_steps": events[-1].num_steps, "micro_batch": micro_batch}
+    return counts | rows.model_dump() | _write_log(work.output, events)
+
+
+def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Rows, list[Event], int]:
+    """Train with the recipe's micro-batch, or with half of it where memory runs out, and half of that.
+
+    The rows of an optimizer step stay the same, and with them, but for rounding, what is learned.
+    """
+    micro_batch = getattr(work.recipe, stage).micro_batch
+    while True:
+        try:
+            return *_train(work, stage, start, micro_batch), micro_batch
+        except MemoryError as error:
+            if micro_batch % 2:
+                raise RunError(
+                    f"{stage}: memory runs out with {micro_batch} rows per forward pass ({error}); turn on "
+                    f"{stage}.gradient_checkpointing, train adapters ({stage}.lora), or lower its lengths"
+                ) from error
+            micro_batch //= 2
+            logger.warning("%s: memory runs out (%s); it goes on with micro_batch %d", stage, error, micro_batch)
+
+
+def _train(work: Work, stage: Stage, start: str, micro_batch: int) -> tuple[Rows, list[Event]]:
     scratch = work.output / ".scratch"  # on the store's disk: checkpoints are moved, not copied
     resume = scratch / "resume"
     job: Job = TypeAdapter(Job).validate_python(
         {
             "kind": stage,
             "student": work.input(start, "model"),
-            "examples": examples,
+            "examples": work.input(f"{stage}-examples", "examples.parquet"),
             "output": work.output / "model",
             "work": scratch,
             "seed": named_seed(work.recipe.seed, stage) % 2**31,
             "resume": resume if work.checkpoints.fetch_latest(resume) else None,
             "checkpoint_seconds": work.settings.checkpoint_seconds,
-            "stage": section,
+            "stage": getattr(work.recipe, stage).model_copy(update={"micro_batch": micro_batch}),
         }
     )
-    rows, events = train(
-        job,
-        work.settings.num_processes,
-        on_event=lambda event: work.report(event.step, event.num_steps, event.figures),
-        on_saved=lambda saved: work.checkpoints.save(saved.step, saved.folder),
-    )
-    shutil.rmtree(scratch)
-    return {"optimizer_steps": events[-1].num_steps} | rows.model_dump() | _write_log(work.output, events)
+    try:
+        return train(
+            job,
+            work.settings.num_processes,
+            on_event=lambda event: work.report(event.step, event.num_steps, event.figures),
+            on_saved=lambda saved: work.checkpoints.save(saved.step, saved.folder),
+            on_line=work.report.log,
+        )
+    finally:
+        shutil.rmtree(scratch)
 
 
 def _read_taught(work: Work, chosen: pc.Expression) -> pa.Table:

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 from pydantic import TypeAdapter
 
 from cotpipe.errors import UserError
 from cotpipe.training.cpu import score_targets_only
 from cotpipe.training.grpo import train_stage2, train_stage3
-from cotpipe.training.job import Job, Refusal, Stage1Job, Stage2Job
+from cotpipe.training.job import Job, OutOfMemory, Refusal, Stage1Job, Stage2Job
 from cotpipe.training.progress import write_line
 from cotpipe.training.sft import train_stage1
 
@@ -34,7 +35,17 @@ def main() -> int:
     except UserError as error:
         write_line(Refusal(user_error=str(error)))
         return 2
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        write_line(OutOfMemory(out_of_memory=str(error).strip().splitlines()[0][:300]))
+        return 1
     return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """A GPU's memory has an error of its own; torch says in words that the machine's has run out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _end_with(launcher: int) -> None:

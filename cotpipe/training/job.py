@@ -80,3 +80,11 @@ class Refusal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     user_error: str
+
+
+class OutOfMemory(BaseModel):
+    """The line of a training process whose memory, on its GPU or beside it, is too small."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out_of_memory: str

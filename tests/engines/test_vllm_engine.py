@@ -114,6 +114,6 @@ def test_mining_and_evaluation_start_one_engine_each(model, tmp_path):
     for kind, inputs in (("evaluation-base", found), ("failures", found | {"stage2": found["student"]})):
         report.notes.clear()
         outcome = runner.run(STEPS[kind], recipe, inputs)
-        assert len(outcome.record.shards) == 5
+        assert len(outcome.record.parts) == 5
         assert outcome.record.counts["problems"] == 9
         assert report.notes == ["engine vllm: it is installed, for CPUs"]

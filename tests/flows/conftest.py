@@ -24,4 +24,4 @@ def finished(prefect, tiny_student, tmp_path_factory) -> Iterator[tuple[Path, di
     store = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COTPIPE_STORE", str(store))
-        yield store, curriculum(load_recipe(TINY, [f"student.model={tiny_student}"]))
+        yield store, curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))

@@ -79,12 +79,12 @@ def test_the_report_says_what_happened(finished):
 
 def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(finished, tiny_student):
     _, results = finished
-    again = curriculum(load_recipe(TINY, [f"student.model={tiny_student}"]))
+    again = curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))
     assert all(result["reused"] for result in again.values())
     assert {kind: result["reference"] for kind, result in again.items()} == {
         kind: result["reference"] for kind, result in results.items()
     }
-    changed = curriculum(load_recipe(TINY, [f"student.model={tiny_student}", "stage3.learning_rate=2e-5"]))
+    changed = curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}", "stage3.learning_rate=2e-5"]))
     made = {kind for kind, result in changed.items() if not result["reused"]}
     assert made == {"stage3", "evaluation-stage3", "report"}
 
@@ -94,7 +94,7 @@ def test_a_cached_step_shows_as_cached(finished, tiny_student):
 
     from prefect.client.orchestration import get_client
 
-    curriculum(load_recipe(TINY, [f"student.model={tiny_student}"]))
+    curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))
 
     async def final_states() -> list[str]:
         """The server writes the states of task runs a little after the flow is done."""
@@ -132,7 +132,7 @@ def stores(finished, tiny_student, tmp_path_factory) -> str:
     shutil.copytree(finished[0], copy)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COTPIPE_STORE", str(copy))
-        curriculum(load_recipe(TINY, [f"student.model={tiny_student}", "evaluation.max_problems=5"]))
+        curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}", "evaluation.max_problems=5"]))
     return str(copy)
 
 
@@ -264,7 +264,7 @@ def test_gc_removes_only_what_no_kept_run_needs(stores, tmp_path):
     assert not orphan.exists()
     kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("record.json")}
     (last,) = (json.loads(path.read_text()) for path in (store / "runs").iterdir())
-    needed = {shard for record in kept.values() for shard in record["shards"]}
+    needed = {part["fingerprint"] for record in kept.values() for part in record["parts"]}
     assert len(needed) == 5  # of four evaluations and of mining
     assert {key for key, record in kept.items() if record["kind"] != SHARDS} == set(last["artifacts"].values())
     assert {key for key, record in kept.items() if record["kind"] == SHARDS} == needed | recent

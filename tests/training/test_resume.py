@@ -74,7 +74,7 @@ def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, make, lora):
                 shutil.copytree(saved.folder, tmp_path / "kept")
                 raise KilledError
 
-        _, events = train(job, 1, on_event=lambda event: None, on_saved=keep)
+        _, events = train(job, 1, on_event=lambda event: None, on_saved=keep, on_line=print)
         return events, load_file(job.output / "model.safetensors")
 
     whole, weights = run("whole", resume=None, kill_at=None)

@@ -27,11 +27,11 @@ def store(tmp_path):
     return Store(LocalStorage(tmp_path / "store"))
 
 
-def commit(store, text="data"):
-    with store.draft(REFERENCE) as draft:
+def commit(store, text="data", reference=REFERENCE):
+    with store.draft(reference) as draft:
         (draft.path / "model").mkdir()
         (draft.path / "model" / "weights").write_text(text)
-        return store.commit(draft, record())
+        return store.commit(draft, record(fingerprint=reference.fingerprint))
 
 
 def weights(store):
@@ -127,12 +127,15 @@ def test_files_of_a_record_cannot_lead_out_of_its_folder(path):
 
 
 def test_a_refreshed_artifact_takes_the_place_of_the_first(store):
-    assert store.latest(REFERENCE) == REFERENCE
-    first = store.next_refresh(REFERENCE)
-    assert first == store.next_refresh(REFERENCE) != REFERENCE
+    assert store.wanted(REFERENCE, refresh=True) == REFERENCE  # what is not there is made in any case
+    commit(store)
+    assert store.wanted(REFERENCE, refresh=False) == store.latest(REFERENCE) == REFERENCE
+    first = store.wanted(REFERENCE, refresh=True)
+    assert first == store.wanted(REFERENCE, refresh=True) != REFERENCE
+    commit(store, reference=first)
     store.put_in_place(REFERENCE, first)
-    assert store.latest(REFERENCE) == first
-    second = store.next_refresh(REFERENCE)
+    assert store.latest(REFERENCE) == store.wanted(REFERENCE, refresh=False) == first
+    second = store.wanted(REFERENCE, refresh=True)
     store.put_in_place(REFERENCE, second)
     assert store.latest(REFERENCE) == second not in (REFERENCE, first)
 

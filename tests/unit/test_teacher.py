@@ -89,7 +89,7 @@ def test_only_verified_rationales_are_kept_and_the_yield_adds_up(problems, tmp_p
     assert sum(row.share for row in yields.values()) == pytest.approx(1)
     assert next(iter(yields)) == "verified"
     assert outcome.record.counts["dropped"] == 6
-    assert len(outcome.record.shards) == 1
+    assert len(outcome.record.parts) == 1
     found = query(pipeline.store, "select sum(num_tokens) from teacher").fetchall()
     assert found == query(pipeline.store, "select sum(num_tokens) from generations").fetchall()
 
@@ -157,7 +157,7 @@ def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
         assert len(model.bodies) - before == 6  # the two shards that were missing
     shards = {record.fingerprint: record.attempt for record in pipeline.store.records(SHARDS)}
     assert done.items() < shards.items()
-    assert set(outcome.record.shards) == set(shards)
+    assert {part.fingerprint for part in outcome.record.parts} == set(shards)
     assert outcome.record.counts["kept"] == 12
 
 
@@ -182,7 +182,7 @@ def test_other_thresholds_ask_nobody_again(problems, tmp_path):
         second = other.run()
         assert len(model.bodies) == 12
     assert first.reference != second.reference
-    assert first.record.shards == second.record.shards
+    assert first.record.parts == second.record.parts
 
 
 def test_the_engine_and_the_servers_are_no_part_of_the_identity(tmp_path):

@@ -1,0 +1,86 @@
+"""What cotpipe needs on a Prefect server: a work pool, slots for GPUs, and automations for runs whose worker died."""
+
+from datetime import timedelta
+
+from prefect.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+_ATTEMPTS = 3
+
+
+def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedelta) -> None:
+    """Make the work pool, the limit whose slots are the GPUs (`gpus` of them) and the automations, where missing."""
+    with get_client(sync_client=True) as client:
+        _make_pool(client, pool)
+        _make_limit(client, gpu_limit, gpus)
+        for automation in (_crash_the_silent(silence), _resume_the_crashed()):
+            for there in client.read_automations_by_name(automation.name):
+                client.delete_automation(there.id)
+            client.create_automation(automation)
+
+
+def _make_pool(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
+
+
+def _make_limit(client: SyncPrefectClient, name: str, gpus: int | None) -> None:
+    try:
+        client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        limit = gpus or _count_gpus()
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit, active=True))
+    else:
+        if gpus:
+            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=gpus))
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def _crash_the_silent(silence: timedelta) -> AutomationCore:
+    """A run whose worker died says nothing any more; without this it would stay Running for ever."""
+    return AutomationCore(
+        name="cotpipe: mark silent runs as crashed",
+        description="A run whose heartbeats stop has lost its worker.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=silence,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="its worker has fallen silent")],
+    )
+
+
+def _resume_the_crashed() -> AutomationCore:
+    """What a crashed run has finished is in the store, so it goes on; counting keeps it from doing so for ever."""
+    return AutomationCore(
+        name="cotpipe: go on with crashed runs",
+        description=f"A crashed run is tried again, up to {_ATTEMPTS} times in all.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match={
+                "prefect.resource.id": "prefect.flow-run.*",
+                "prefect.run-count": [str(count) for count in range(1, _ATTEMPTS)],
+            },
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="goes on after a crash")],
+    )
