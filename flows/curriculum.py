@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -51,7 +52,8 @@ def run_name() -> str:
     """What a run is called in Prefect: the recipe that it starts from, and where it ends."""
     parameters = flow_run.get_parameters()
     until = parameters.get("until", "report")
-    name = parameters.get("start_from") or parameters["recipe"].name
+    start_from = parameters.get("start_from")
+    name = Path(start_from).stem if start_from else parameters["recipe"].name
     return name if until == "report" else f"{name} until {until}"
 
 

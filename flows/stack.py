@@ -19,9 +19,18 @@ def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedel
         _make_pool(client, pool)
         _make_limit(client, gpu_limit, gpus)
         for automation in (_crash_the_silent(silence), _resume_the_crashed()):
-            for there in client.read_automations_by_name(automation.name):
-                client.delete_automation(there.id)
-            client.create_automation(automation)
+            _make_automation(client, automation)
+
+
+def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Leave an equal one alone: a new one would know of no heartbeat that came before."""
+    there = client.read_automations_by_name(automation.name)
+    fields = set(AutomationCore.model_fields)
+    if any(AutomationCore.model_validate(one.model_dump(include=fields)) == automation for one in there):
+        return
+    for one in there:
+        client.delete_automation(one.id)
+    client.create_automation(automation)
 
 
 def _make_pool(client: SyncPrefectClient, pool: str) -> None:

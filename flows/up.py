@@ -46,6 +46,9 @@ def up(
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Slots for GPU work at a time; default: the GPUs here, or 1.")
     ] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Become the worker, with its health at port 8080: for containers.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Start Prefect's server and a worker, and make the deployments; what is there already is left as it is.
@@ -68,8 +71,11 @@ def up(
 
     prepare_server(POOL, GPU_LIMIT, gpus, HEARTBEATS_MISSED_AFTER)
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
+    worker = ["worker", "start", "--pool", POOL, "--type", "process"]
+    if foreground:
+        os.execv(sys.executable, [sys.executable, "-m", "prefect", *worker, "--with-healthcheck"])  # noqa: S606
     if not _is_running("worker"):
-        _start("worker", ["worker", "start", "--pool", POOL, "--type", "process"])
+        _start("worker", worker)
     console = Console()
     console.print(f"Prefect: {address.removesuffix('/api')}", highlight=False)
     console.print(f"store:   {os.environ['COTPIPE_STORE']}", highlight=False, soft_wrap=True)

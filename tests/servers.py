@@ -60,8 +60,8 @@ def s3_settings(endpoint: str, cache: Path, store: str = "s3://bucket/store", **
 class _InAThread:
     """A web server in a thread of this process, for the time of a `with` block."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
         self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -139,9 +139,9 @@ class FlakyProxy(_InAThread):
 class ScriptedModel(_InAThread):
     """A server with the protocol of OpenAI's that answers what a function says: (messages, body) -> text or status."""
 
-    def __init__(self, answer, models=("scripted",), key=None) -> None:
+    def __init__(self, answer, models=("scripted",), key=None, port=None) -> None:
         self.answer, self.models, self.key = answer, models, key
-        super().__init__()
+        super().__init__(port)
         self.address = f"http://127.0.0.1:{self.port}/v1"
         self.bodies: list[dict] = []
         self.times: list[float] = []

@@ -23,6 +23,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "ACCELERATE_LOG_LEVEL": "error",
 }
 _LAUNCHER = "accelerate.commands.launch"
@@ -81,7 +82,7 @@ def train(
                 elif isinstance(message, OutOfMemory):
                     out_of_memory = message.out_of_memory
                 else:
-                    on_line(line.rstrip())
+                    log.write(line)  # the trainer prints what the events tell already
             status = process.wait()
         finally:
             _end(process)

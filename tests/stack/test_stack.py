@@ -1,0 +1,114 @@
+"""A real server on PostgreSQL, a real worker, real runs: reruns, kills, cancels, GPU slots."""
+
+import time
+from datetime import datetime, timedelta
+
+import psutil
+import pytest
+from servers import ScriptedModel
+
+from cotpipe.records import Record
+from cotpipe.runs import read_runs
+from cotpipe.settings import Settings
+from cotpipe.store import open_store
+
+pytestmark = pytest.mark.timeout(600)
+LONG = {"stage1": {"num_epochs": 60}}
+"""Over a hundred optimizer steps, about a minute."""
+
+
+def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
+    first = stack.client.post("/deployments/filter", json={}).json()
+    assert {one["name"] for one in first} == {
+        "curriculum", "nightly", "prepare", "stage1", "stage2", "mine", "stage3", "evaluate"
+    }  # fmt: skip
+    assert stack.address in stack.up()
+    again = stack.client.post("/deployments/filter", json={}).json()
+    assert {one["id"] for one in again} == {one["id"] for one in first}
+    assert len(stack.client.post("/automations/filter", json={}).json()) == 2
+    limit = stack.client.get("/v2/concurrency_limits/gpu").json()
+    assert (limit["limit"], limit["active"], limit["active_slots"]) == (1, True, 0)
+    (nightly,) = (one for one in again if one["name"] == "nightly")
+    (schedule,) = nightly["schedules"]
+    assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "day_or": True}
+    done = stack.cotpipe("doctor", PREFECT_API_URL=f"{stack.address}/api")
+    (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
+    assert line.startswith("ok")
+    assert "8 deployments" in line
+
+
+def test_the_server_refuses_what_the_recipe_refuses(stack):
+    found = stack.client.get("/deployments/name/curriculum/curriculum").json()
+    for recipe, part in (({"stage2": {"group_size": 1}}, "minimum"), ({"stage9": {}}, "stage9")):
+        answer = stack.client.post(
+            f"/deployments/{found['id']}/create_flow_run", json={"parameters": {"recipe": recipe}}
+        )
+        assert answer.status_code == 409
+        assert part in answer.text
+
+
+def test_a_failed_run_is_retried_and_taken_up_by_a_stages_deployment(stack):
+    teacher = {"engine": "openai", "model": "scripted", "max_rejected_share": 1.0, "min_steps": 1}
+    failed = stack.start("curriculum", {"teacher": teacher, "seed": 4}, until="lessons")
+    run = stack.wait(failed)
+    assert run["state"]["type"] == "FAILED"
+    assert "COTPIPE_SERVERS" in run["state"]["message"]
+    stack.wait_for_tasks(failed, {"problems": "Completed", "rationales": "Failed"})
+    record = read_runs(open_store(Settings(store=str(stack.store))).storage)[-1]
+    assert record.outcome == "failed"
+    with ScriptedModel(lambda messages, body: "Step 1: a\nStep 2: b\nAnswer: 1", port=stack.teacher_port):
+        staged = stack.start("stage1", {}, student=False, start_from=record.run_id)
+        assert stack.wait(staged)["state"]["type"] == "COMPLETED"
+        stack.set_state(failed, "SCHEDULED", "AwaitingRetry")
+        assert stack.wait(failed, "COMPLETED")["run_count"] == 2
+    stack.wait_for_tasks(staged, {"problems": "Cached", "rationales": "Completed", "stage1": "Completed"})
+    stack.wait_for_tasks(failed, {"problems": "Cached", "rationales": "Cached", "lessons": "Cached"})
+    retried = read_runs(open_store(Settings(store=str(stack.store))).storage)
+    assert [one.outcome for one in retried if one.run_id == record.run_id] == ["completed"]  # the same record goes on
+
+
+def test_two_runs_never_hold_the_one_gpu_together(stack):
+    runs = [stack.start("stage1", {"seed": seed}, refresh=[]) for seed in (11, 12)]
+    assert [stack.wait(run)["state"]["type"] for run in runs] == ["COMPLETED", "COMPLETED"]
+    records = open_store(Settings(store=str(stack.store))).records("stage1")
+    first, second = sorted(map(interval, records))[-2:]
+    assert first[1] <= second[0] + timedelta(seconds=1.5)  # records are written to the second
+
+
+def interval(record: Record) -> tuple[datetime, datetime]:
+    end = datetime.fromisoformat(record.made_at)
+    return end - timedelta(seconds=record.seconds), end
+
+
+def test_cancelling_ends_the_training_and_frees_the_gpu_within_30_seconds(stack):
+    run = stack.start("stage1", LONG | {"seed": 21}, refresh=[])
+    stack.wait_for_checkpoint("stage1")
+    assert stack.training()
+    began = time.monotonic()
+    stack.set_state(run, "CANCELLING", "Cancelling")
+    psutil.wait_procs(stack.training(), timeout=30)
+    assert not stack.training()
+    limit = stack.client.get("/v2/concurrency_limits/gpu").json()
+    assert time.monotonic() - began < 30
+    assert limit["active_slots"] == 0
+    assert stack.wait(run)["state"]["type"] == "CANCELLED"
+    again = stack.start("stage1", LONG | {"seed": 21}, refresh=[])  # goes on from the checkpoint
+    assert stack.wait(again)["state"]["type"] == "COMPLETED"
+
+
+def test_a_run_outlives_its_server_and_its_worker(stack):
+    run = stack.start("stage1", LONG | {"seed": 31}, refresh=[])
+    stack.wait_for_checkpoint("stage1")
+    stack.kill("server")
+    stack.up()
+    assert stack.run(run)["state"]["type"] == "RUNNING"
+    assert stack.training()
+    stack.kill("worker")
+    killed = time.monotonic()
+    stack.up()
+    stack.wait(run, "CRASHED", "SCHEDULED", "PENDING", seconds=180)
+    assert time.monotonic() - killed < 180
+    done = stack.wait(run, "COMPLETED", "FAILED", seconds=300)
+    assert done["state"]["type"] == "COMPLETED"
+    assert done["run_count"] == 2
+    stack.wait_for_tasks(run, {"problems": "Cached", "lessons": "Cached", "stage1": "Completed"})

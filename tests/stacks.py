@@ -1,0 +1,161 @@
+"""A whole cotpipe as `cotpipe up` makes it, for tests: server, worker, deployments, and PostgreSQL where wanted."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+from servers import free_port, wait_until_open
+
+TINY = str(Path(__file__).parent / "tiny.yaml")
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class Stack:
+    """Starts and asks one stack; what it writes lies under `folder`."""
+
+    def __init__(self, folder: Path, student: Path, **environment: str) -> None:
+        self.folder, self.student, self.port = folder, student, free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.store = folder / "store"
+        self.teacher_port = free_port()  # nobody listens until a test does
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(folder / "prefect"), "COTPIPE_STORE": str(self.store), "COTPIPE_CHECKPOINT_SECONDS": "0",
+            "OMP_NUM_THREADS": "1", "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
+        } | environment  # fmt: skip
+        self.environment.pop("PREFECT_API_URL", None)
+        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60)
+
+    def cotpipe(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.environment | environment, cwd=self.folder, timeout=240
+        )
+
+    def up(self) -> str:
+        done = self.cotpipe("up", "--port", str(self.port))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def down(self) -> None:
+        done = self.cotpipe("down")
+        assert done.returncode == 0, done.stderr
+
+    def start(self, deployment: str, recipe: dict | None = None, *, student: bool = True, **parameters: object) -> str:
+        """Start a run of the tiny recipe, with changes; returns its id."""
+        flow = "nightly" if deployment == "nightly" else "curriculum"
+        found = self.client.get(f"/deployments/name/{flow}/{deployment}").raise_for_status().json()
+        recipe = ({"student": {"model": str(self.student)}} if student else {}) | (recipe or {})
+        body = {"parameters": {"start_from": TINY, "recipe": recipe} | parameters}
+        created = self.client.post(f"/deployments/{found['id']}/create_flow_run", json=body)
+        return created.raise_for_status().json()["id"]
+
+    def run(self, run_id: str) -> dict:
+        return self.client.get(f"/flow_runs/{run_id}").raise_for_status().json()
+
+    def set_state(self, run_id: str, kind: str, name: str) -> None:
+        body = {"state": {"type": kind, "name": name}, "force": False}
+        self.client.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()
+
+    def wait(self, run_id: str, *states: str, seconds: float = 240) -> dict:
+        """Wait until a run is in one of the states (default: any final one); returns the run."""
+        wanted = states or FINAL
+        for _ in polls(seconds):
+            with contextlib.suppress(httpx.TransportError):  # the server may be away for a test's sake
+                run = self.run(run_id)
+                if run["state"]["type"] in wanted:
+                    return run
+        raise AssertionError(f"{run['state']} after {seconds} s, not {wanted}\n{self.logs(run_id)}")
+
+    def tasks(self, run_id: str) -> dict[str, str]:
+        """The last state of every task, by its name."""
+        body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found = self.client.post("/task_runs/filter", json=body).raise_for_status().json()
+        return {task["name"]: task["state_name"] for task in found}
+
+    def wait_for_tasks(self, run_id: str, expected: dict[str, str]) -> None:
+        """The server writes the states of tasks a little later."""
+        for _ in polls(20):
+            if expected.items() <= self.tasks(run_id).items():
+                return
+        assert expected.items() <= self.tasks(run_id).items()
+
+    def logs(self, run_id: str) -> str:
+        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(line["message"] for line in self.client.post("/logs/filter", json=body).json())
+
+    def artifacts(self, run_id: str) -> dict[str, dict]:
+        body = {"flow_runs": {"id": {"any_": [run_id]}}}
+        return {one["key"]: one for one in self.client.post("/artifacts/filter", json=body).json()}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL the server or the worker, with all that it has started."""
+        import json
+
+        pid = json.loads((self.folder / "prefect" / "cotpipe" / f"{name}.json").read_text())["pid"]
+        process = psutil.Process(pid)
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs([process], timeout=10)
+
+    def training(self) -> list[psutil.Process]:
+        """The training processes of this stack's runs."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(process.cmdline())
+                if "cotpipe.training" in line and str(self.store) in line and process.status() != "zombie":
+                    found.append(process)
+        return found
+
+    def wait_for_checkpoint(self, kind: str) -> None:
+        """Until a stage in training has saved where it stands."""
+        for _ in polls(120):
+            if list(self.store.glob(f"{kind}/*/checkpoints/*.json")):
+                return
+        raise AssertionError("no checkpoint within 120 s")
+
+
+def polls(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        threading.Event().wait(0.25)
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[str | None]:
+    """A new PostgreSQL server of Debian's; its address for Prefect, or None where it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        yield None
+        return
+    tools, data, port = found[-1].parent, folder / "data", free_port()
+    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    data.mkdir(parents=True)
+    if user:
+        shutil.chown(data, user)
+        for parent in data.parents:
+            if parent.owner() == "root" and str(parent).startswith("/tmp/"):
+                parent.chmod(0o755)
+    subprocess.run(
+        [tools / "initdb", "-D", data, "-U", "cotpipe", "-A", "trust", "--no-sync"],
+        check=True, capture_output=True, user=user, cwd="/",
+    )  # fmt: skip
+    command = [tools / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", data, "-F"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd="/")
+    try:
+        wait_until_open(port, process)
+        yield f"postgresql+asyncpg://cotpipe@127.0.0.1:{port}/postgres"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
