@@ -10,6 +10,7 @@ from cotpipe.config import Split, SplitShares
 
 _SHINGLE_WORDS = 3
 _PERMUTATIONS = 128
+_HIGHEST_THRESHOLD = 0.95  # of the bands; no number of them fits a higher one
 _RATHER_TOO_MANY = (0.05, 0.95)
 """Weights of wrong candidates and of missed ones."""
 
@@ -36,7 +37,7 @@ def near_duplicates(questions: Sequence[tuple[str, str]], held_out: Iterable[str
     Similarity is the Jaccard index of 3-word shingles. MinHash (Broder 1997, 128 permutations) finds candidates, with
     bands that rather bring one too many than miss one; the index itself then decides.
     """
-    index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS, weights=_RATHER_TOO_MANY)
+    index = MinHashLSH(threshold=min(similarity, _HIGHEST_THRESHOLD), num_perm=_PERMUTATIONS, weights=_RATHER_TOO_MANY)
     texts = list(dict.fromkeys(held_out))
     shingles = [_shingles(text) for text in texts]
     for number, shingle in enumerate(shingles):

@@ -22,8 +22,8 @@ from flows.nightly import nightly
 
 pytestmark = pytest.mark.timeout(900)
 STAGE1 = {
-    "num_epochs": 4, "learning_rate": 0.02, "batch_size": 8, "micro_batch": 8, "max_length": 400,
-    "masks": {"first_share": 1.0},
+    "max_problems": 30, "num_epochs": 32, "learning_rate": 0.01, "warmup_steps": 5, "batch_size": 8, "micro_batch": 8,
+    "max_length": 400, "masks": {"first_share": 1.0},
 }  # fmt: skip
 NOTHING = {"max_problems": 1}
 """Fewer problems than an optimizer step takes: the stage passes its checkpoint on."""
@@ -31,7 +31,7 @@ NOTHING = {"max_problems": 1}
 
 def problems(start: int, count: int, answer: int) -> str:
     rows = (
-        {"question": f"Box {number}?", "answer": f"It is a box.\nIt has a number.\n#### {answer}"}
+        {"question": f"Box {number}?", "answer": f"Box.\nNumber.\n#### {answer}"}
         for number in range(start, start + count)
     )
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -61,7 +61,7 @@ def recipe(tmp_path, tiny_student) -> Recipe:
 
 
 def night(recipe: Recipe) -> tuple[str, str]:
-    state = nightly(recipe=recipe, accuracy_margin=0.1, token_margin=0.5, return_state=True)
+    state = nightly(recipe=recipe, accuracy_margin=0.3, token_margin=0.5, return_state=True)
     return state.name, state.message
 
 
@@ -92,7 +92,7 @@ def test_a_week_of_nights(prefect, store, recipe):
     (store / "inbox" / "wednesday.jsonl").write_text(problems(200, 60, 8))
     name, why = night(recipe)
     assert name == "Kept", why
-    assert "may lose more than 10 points of accuracy" in why
+    assert "may lose more than 30 points of accuracy" in why
     models = read_models(storage)
     assert models.promoted.checkpoint == first
     assert [one.promoted for one in models.nights] == [True, False]
@@ -152,7 +152,7 @@ def kill_in_training(store: Path, recipe: Recipe) -> None:
     code = (
         "import sys; from cotpipe.config import Recipe; from flows.nightly import nightly\n"
         "recipe = Recipe.model_validate_json(open(sys.argv[1]).read())\n"
-        "nightly(recipe=recipe, accuracy_margin=0.1, token_margin=0.5)"
+        "nightly(recipe=recipe, accuracy_margin=0.3, token_margin=0.5)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(store / "night.json")], start_new_session=True)
     from stacks import polls

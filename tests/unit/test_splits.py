@@ -28,6 +28,7 @@ def test_near_duplicates_of_held_out_questions():
         ("other", "A train leaves at noon with 40 people. How many are on it?"),
     ]
     assert set(near_duplicates(questions, held_out, 0.9)) == {"same"}
+    assert set(near_duplicates(questions, held_out, 1.0)) == {"same"}
 
 
 def test_few_repetitions_are_missed_and_none_is_made_up():
