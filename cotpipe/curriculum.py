@@ -90,7 +90,7 @@ def _teacher_fields(recipe: Recipe) -> dict[str, Any]:
 STEPS = {
     step.kind: step
     for step in (
-        Step("problems", 1, (), _problem_fields, prepare.collect_problems),
+        Step("problems", 2, (), _problem_fields, prepare.collect_problems),
         Step("student", 1, (), _student_fields, student.fetch_student),
         Step(
             "rationales",

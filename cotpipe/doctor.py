@@ -13,7 +13,7 @@ import httpx
 import psutil
 from packaging.requirements import Requirement
 
-from cotpipe.config import FileSource, HubSource, Recipe
+from cotpipe.config import FileSource, HubSource, Recipe, Student
 from cotpipe.errors import RunError, UserError
 from cotpipe.settings import Settings
 
@@ -37,9 +37,9 @@ def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
         ("store", lambda: _store(settings)),
         ("Prefect", _prefect),
         ("problems", lambda: _problems(recipe)),
-        ("student", lambda: _student(recipe)),
+        ("student", lambda: _student(recipe, settings)),
         ("teacher", lambda: _teacher(recipe, settings)),
-        *((f"memory of {stage}", _memory_of(recipe, stage)) for stage in ("stage1", "stage2", "stage3")),
+        *((f"memory of {stage}", _memory_of(recipe, stage, settings)) for stage in ("stage1", "stage2", "stage3")),
     ]
     for name, check in checks:
         try:
@@ -143,13 +143,27 @@ def _problems(recipe: Recipe) -> tuple[State, str]:
     return "ok", f"made by the source {source.kind!r}"
 
 
-def _student(recipe: Recipe) -> tuple[State, str]:
-    from cotpipe.steps.student import student_identity
+def _student(recipe: Recipe, settings: Settings) -> tuple[State, str]:
+    from cotpipe.steps.student import stored_checkpoint, student_identity
 
     student = recipe.student
+    if stored_checkpoint(student.model):
+        return "ok", f"{_stored_folder(student, settings)}"
     if student_identity(student.model):
         return "ok", f"{student.model} is on this machine"
     return _on_the_hub("model", student.model, student.revision)
+
+
+def _stored_folder(student: Student, settings: Settings) -> Path:
+    """Where the configuration of a student that the store holds lies on this machine."""
+    from cotpipe.steps.student import stored_checkpoint
+    from cotpipe.store import open_store
+
+    checkpoint, store = stored_checkpoint(student.model), open_store(settings)
+    record = store.find(checkpoint) if checkpoint else None
+    if record is None:
+        raise UserError(f"student.model: {student.model} is not in the store {store.storage.address}, or is damaged")
+    return store.path(record, "model/config.json").parent
 
 
 def _on_the_hub(kind: Literal["model", "dataset"], name: str, revision: str | None) -> tuple[State, str]:
@@ -189,13 +203,16 @@ def _teacher(recipe: Recipe, settings: Settings) -> tuple[State, str]:
     return "ok", f"{teacher.model} is on this machine; engine {chosen}: {why}"
 
 
-def _memory_of(recipe: Recipe, stage: str) -> Callable[[], tuple[State, str]]:
+def _memory_of(recipe: Recipe, stage: str, settings: Settings) -> Callable[[], tuple[State, str]]:
     def check() -> tuple[State, str]:
         from cotpipe.hardware import training_attention
         from cotpipe.memory import needs_of, shape_of
-        from cotpipe.steps.student import read_config
+        from cotpipe.steps.student import read_config, stored_checkpoint
 
-        shape = shape_of(read_config(recipe.student))
+        student = recipe.student
+        if stored_checkpoint(student.model):
+            student = Student(model=str(_stored_folder(student, settings)))
+        shape = shape_of(read_config(student))
         needs = needs_of(getattr(recipe, stage), shape, keeps_attention=training_attention() == "eager")
         total = sum(need.gigabytes for need in needs)
         free, where = _free_memory()

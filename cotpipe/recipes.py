@@ -50,12 +50,12 @@ def with_changes(recipe: Recipe, form: Recipe) -> Recipe:
 
 
 def _overlay(base: dict[str, Any], form: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    if form.get("kind") != defaults.get("kind"):
-        return form  # another kind of source, as a whole
     values = dict(base)
     for key, value in form.items():
         default = defaults.get(key)
-        if isinstance(value, dict) and isinstance(values.get(key), dict) and isinstance(default, dict):
+        if key == "source" and value != default and value["kind"] != base[key]["kind"]:
+            values[key] = value  # another kind of source, as a whole
+        elif isinstance(value, dict) and isinstance(values.get(key), dict) and isinstance(default, dict):
             values[key] = _overlay(values[key], value, default)
         elif value != default:
             values[key] = value

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rich.console import Console
 
 from cotpipe.config import Recipe
+from cotpipe.curriculum import StepName, needed_for
 from cotpipe.errors import RunError, UserError
 from cotpipe.plan import name_artifacts, plan_run
 from cotpipe.recipes import describe, load_recipe, shipped_recipes
@@ -79,12 +80,13 @@ def run(
         list[str] | None,
         typer.Option(metavar="STEP", help="Do a step again although the store has it, and all that follows from it."),
     ] = None,
+    until: Annotated[str, typer.Option(metavar="STEP", help="End at a step; only what it needs is done.")] = "report",
     dry_run: DryRunOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Run the whole curriculum. What the store already has is reused, so an interrupted run goes on where it was."""
     _begin(debug, store)
-    _run(load_recipe(recipe, set_ or []), refresh or [], dry_run)
+    _run(load_recipe(recipe, set_ or []), refresh or [], dry_run, until)
 
 
 @app.command()
@@ -111,25 +113,29 @@ def _begin(debug: bool, store: str | None) -> None:
         os.environ["COTPIPE_STORE"] = store
 
 
-def _run(recipe: Recipe, refresh: list[str], dry_run: bool) -> None:
+def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report") -> None:
     opened = open_store(Settings())
-    name_artifacts(recipe, opened, refresh)
+    name_artifacts(recipe, opened, [*refresh, until])
     if dry_run:
         wide = None if sys.stdout.isatty() else 240  # a file has no edge to wrap at
-        show_plan(recipe.name, plan_run(recipe, opened, refresh), Console(width=wide))
+        planned = [step for step in plan_run(recipe, opened, refresh) if step.kind in needed_for(until)]
+        show_plan(recipe.name, planned, Console(width=wide))
         return
     # Prefect takes seconds to import; the mistakes above are told at once.
     from flows.curriculum import curriculum
 
     interrupted = _remember_interrupts()
     try:
-        results = curriculum(recipe=recipe, refresh=cast(Any, tuple(refresh)))
+        results = curriculum(recipe=recipe, until=cast(StepName, until), refresh=cast(Any, tuple(refresh)))
     except (KeyboardInterrupt, httpx.TransportError) as error:
         if interrupted:
             raise RunError("interrupted; finished steps are kept, run the same command again to go on") from None
         raise RunError(f"Prefect's server cannot be reached ({error}); check PREFECT_API_URL, or unset it") from error
     artifacts = {kind: Reference.model_validate(result["reference"]) for kind, result in results.items()}
-    show_results(artifacts, opened, Console())
+    if until == "report":
+        show_results(artifacts, opened, Console())
+    else:
+        Console().print(f"{until}: {opened.storage.location(str(artifacts[until]))}", soft_wrap=True, highlight=False)
 
 
 def _remember_interrupts() -> list[int]:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from flow_runs import assert_one_line_error, cotpipe
+from flow_runs import TINY, assert_one_line_error, cotpipe
 
 from cotpipe.runs import read_runs
 from cotpipe.settings import Settings
@@ -38,6 +38,17 @@ def test_a_step_is_done_again_where_that_is_asked_for(store):
     plan = cotpipe("rerun", "last", "--from", "stage2", "--dry-run", "--store", store)
     assert "asked for by --refresh" in plan.stdout
     assert "9 of 16 steps are reused, 7 are to run" in plan.stdout
+
+
+def test_a_run_ends_where_that_is_asked_for(store, tiny_student):
+    options = ["--recipe", TINY, "--set", f"student.model={tiny_student}", "--set", "seed=3", "--store", store]
+    plan = cotpipe("run", *options, "--until", "stage1-examples", "--dry-run")
+    assert "0 of 4 steps are reused, 4 are to run" in plan.stdout
+    done = cotpipe("run", *options, "--until", "stage1-examples")
+    assert done.returncode == 0, done.stderr
+    assert "stage1-examples: " in done.stdout
+    assert made_by_the_last_run(store) == {"problems", "rationales", "lessons", "stage1-examples"}
+    assert_one_line_error(cotpipe("run", *options, "--until", "stage9"), 2, "'stage9'", "stage3")
 
 
 def test_what_cannot_be_run_again_is_one_line(store):

@@ -58,3 +58,34 @@ def test_every_field_has_a_description():
 
     missing = [name for name, value in fields(Recipe.model_json_schema()) if not value.get("description")]
     assert missing == []
+
+
+def test_a_form_changes_what_is_not_at_its_default_and_a_source_as_a_whole():
+    from cotpipe.config import Recipe
+    from cotpipe.recipes import with_changes
+
+    demo = load_recipe("demo")
+    assert with_changes(demo, Recipe()) == demo
+    masks = Recipe().stage2.masks.model_dump() | {"kind": "critical", "ramp": 0.5}
+    form = Recipe.model_validate({"name": "mine", "stage1": {"lora": {"rank": 4}}, "stage2": {"masks": masks}})
+    changed = with_changes(demo, form)
+    assert (changed.name, changed.stage1.lora.rank) == ("mine", 4)
+    assert changed.stage2.masks == demo.stage2.masks.model_copy(update={"kind": "critical", "ramp": 0.5})
+    source = {"kind": "file", "path": "x.jsonl"}
+    changed = with_changes(demo, Recipe.model_validate({"problems": {"source": source}}))
+    assert changed.problems.source.model_dump()["path"] == "x.jsonl"
+    assert changed.problems.splits == demo.problems.splits
+    with pytest.raises(UserError, match="the form does not fit the recipe 'demo': .*micro_batch"):
+        with_changes(demo, Recipe.model_validate({"stage1": {"micro_batch": 16}}))
+
+
+def test_the_names_of_steps_are_those_of_the_steps():
+    from typing import get_args
+
+    from cotpipe.curriculum import STEPS, StepName
+    from flows.curriculum import CURRICULUM
+
+    assert set(get_args(StepName)) == set(STEPS)
+    assert list(CURRICULUM) == list(get_args(StepName))
+    for number, kind in enumerate(CURRICULUM):
+        assert set(STEPS[kind].inputs) <= set(list(CURRICULUM)[:number])

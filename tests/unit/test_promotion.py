@@ -1,0 +1,66 @@
+"""When a candidate takes the promoted checkpoint's place, and what is written down of it."""
+
+import pandas as pd
+import pytest
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.promotion import MODELS, Models, judge, read_models, undo_promotion, write_models
+from cotpipe.records import Reference
+from cotpipe.storage import LocalStorage
+
+FIRST, SECOND = (Reference(kind="stage3", fingerprint=digit * 32) for digit in "12")
+
+
+def evaluations(correct: str, tokens: list[int]) -> pd.DataFrame:
+    """`+` is right, `-` is wrong; repeated fifty times."""
+    count = 50 * len(correct)
+    return pd.DataFrame(
+        {
+            "problem_id": [f"p{number:04d}" for number in range(count)],
+            "correct": [mark == "+" for mark in correct] * 50,
+            "num_tokens": tokens * 50,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "tokens_before", "tokens_after", "promote", "why"),
+    [
+        ("++--", "++--", [100, 90, 80, 90], [100, 90, 80, 90], True, "neither less accurate nor longer"),
+        ("++--", "+++-", [100, 90, 80, 90], [60, 50, 50, 60], True, "accuracy +25.0 points"),
+        ("++--", "+---", [100, 90, 80, 90], [100, 90, 80, 90], False, "lose more than 2 points of accuracy"),
+        ("++--", "+++-", [100, 90, 80, 90], [120, 110, 100, 90], False, "write more than 4.5 tokens more"),
+        ("++--", "+---", [100, 90, 80, 90], [140, 150, 100, 90], False, "accuracy and it may write more"),
+    ],
+)
+def test_a_candidate_must_be_shown_to_be_no_worse(before, after, tokens_before, tokens_after, promote, why):
+    rows = {"base": evaluations(before, tokens_before), "stage3": evaluations(after, tokens_after)}
+    verdict = judge(rows, accuracy_margin=0.02, token_margin=0.05)
+    assert verdict.promote == promote
+    assert why in verdict.why
+
+
+def test_a_few_problems_show_nothing():
+    rows = {"base": evaluations("++--", [90] * 4)[:8], "stage3": evaluations("+-+-", [90] * 4)[:8]}
+    assert not judge(rows, accuracy_margin=0.02, token_margin=0.05).promote  # no change in sum, but it may be much
+
+
+def test_promotions_are_a_stack(tmp_path):
+    storage = LocalStorage(tmp_path)
+    assert read_models(storage) == Models()
+    with pytest.raises(UserError, match="nothing is promoted"):
+        undo_promotion(storage)
+    write_models(storage, Models().with_promotion(FIRST, "run-1", "better").with_promotion(SECOND, "run-2", "better"))
+    assert read_models(storage).promoted.checkpoint == SECOND
+    assert undo_promotion(storage).promoted.checkpoint == FIRST
+    models = read_models(storage)
+    assert [one.checkpoint for one in models.undone] == [SECOND]
+    assert models.references == {FIRST}
+    assert undo_promotion(storage).promoted is None
+
+
+def test_a_broken_file_is_one_line(tmp_path):
+    storage = LocalStorage(tmp_path)
+    storage.replace(f"{MODELS}/promoted.json", b'{"promotions": [{}]}')
+    with pytest.raises(RunError, match=r"models/promoted\.json cannot be read"):
+        read_models(storage)
