@@ -58,7 +58,7 @@ def test_a_killed_training_is_tried_again_and_goes_on(prefect, recipe, tmp_path,
     assert results["stage1"]["counts"]["optimizer_steps"] == 40
     with get_client(sync_client=True) as client:
         for _ in polls(20):
-            runs = {run.name: run.run_count for run in client.read_task_runs(limit=20, sort="START_TIME_DESC")}
+            runs = {run.name: run.run_count for run in client.read_task_runs(limit=20, sort="EXPECTED_START_TIME_DESC")}
             if runs.get("stage1") == 2:
                 break
     assert runs["stage1"] == 2
@@ -123,7 +123,7 @@ print(outcome.record.counts["micro_batch"])
 """
     environment = os.environ | {"COTPIPE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_student), "1100", TINY],
+        [sys.executable, "-c", code, str(tiny_student), "2600", TINY],
         capture_output=True, text=True, env=environment, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
