@@ -174,3 +174,20 @@ class ScriptedModel(_InAThread):
         finish = message.pop("finish_reason", "stop")
         choice = {"message": message, "finish_reason": finish}
         return web.json_response({"choices": [choice], "usage": {"completion_tokens": tokens}})
+
+
+class OldPrefect(_InAThread):
+    """A server that says it is Prefect in a version of its own."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__()
+        self.address = f"http://127.0.0.1:{self.port}/api"
+
+    async def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/api/admin/version", self._tell)
+        return app
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        return web.json_response(self.version)

@@ -1,7 +1,7 @@
 """What the doctor says about recipes and places that fit, and about those that do not."""
 
-from flow_runs import cotpipe
-from servers import ScriptedModel, free_port
+from flow_runs import assert_one_line_error, cotpipe
+from servers import OldPrefect, ScriptedModel, free_port
 
 
 def lines(done) -> dict[str, tuple[str, str]]:
@@ -58,3 +58,14 @@ def test_a_recipe_that_is_too_large_says_what_to_lower(tmp_path):
     state, text = lines(done)["memory of stage1"]
     assert state == "fail"
     assert "lower stage1.micro_batch" in text
+
+
+def test_a_server_of_another_version_is_refused(tmp_path):
+    with OldPrefect("2.20.4") as server:
+        done = cotpipe("doctor", "--store", str(tmp_path), PREFECT_API_URL=server.address)
+        assert lines(done)["Prefect"] == (
+            "fail", f"{server.address} is Prefect 2.20.4, this is 3.7.7; bring both to one version"
+        )  # fmt: skip
+        done = cotpipe("up", "--store", str(tmp_path), PREFECT_API_URL=server.address, PREFECT_HOME=str(tmp_path))
+    assert_one_line_error(done, 2, "is Prefect 2.20.4, this is 3.7.7; bring both to one version")
+    assert not (tmp_path / "cotpipe").exists()  # no worker was started

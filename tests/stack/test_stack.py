@@ -115,3 +115,24 @@ def test_a_run_outlives_its_server_and_its_worker(stack):
     assert done["state"]["type"] == "COMPLETED"
     assert done["run_count"] == 2
     stack.wait_for_tasks(run, {"problems": "Cached", "lessons": "Cached", "stage1": "Completed"})
+
+
+def test_of_two_nights_at_once_the_second_waits_and_says_so(stack):
+    inbox = stack.store / "inbox"
+    inbox.mkdir(parents=True, exist_ok=True)
+    rows = (f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n' for number in range(60))
+    (inbox / "new.jsonl").write_text("".join(rows))
+    first = stack.start("nightly", {"seed": 41})
+    stack.wait(first, "RUNNING")
+    second = stack.start("nightly", {"seed": 41})
+    for _ in polls(60):
+        if stack.run(second)["state"]["name"] == "AwaitingConcurrencySlot":
+            break
+    assert stack.run(second)["state"]["name"] == "AwaitingConcurrencySlot"
+    ended = stack.wait(first)
+    assert ended["state"]["name"] in ("Promoted", "Kept")
+    assert "new.jsonl: taken in as problems/" in stack.logs(first)
+    assert "night" in stack.artifacts(first)
+    ended = stack.wait(second)
+    assert (ended["state"]["name"], ended["state"]["type"]) == ("Skipped", "COMPLETED")
+    assert "nothing new in" in ended["state"]["message"]
