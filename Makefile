@@ -5,14 +5,17 @@ RECIPE ?= demo
 
 VLLM := .venv-vllm/bin
 
-.PHONY: demo test test-engines debian check format install vllm-cpu clean
+.PHONY: demo test test-stack test-engines debian check format install vllm-cpu clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
 	$(BIN)/cotpipe run --recipe $(RECIPE)
 
-test: .venv/installed-dev check debian  ## static checks, then all tests
+test: .venv/installed-dev check  ## static checks, then all tests that need no stack and no vLLM
 	$(BIN)/python -m pytest
+
+test-stack: .venv/installed-dev debian  ## a whole stack: server on PostgreSQL, worker, kills, nights; the UI in a browser
+	$(BIN)/python -m pytest tests/stack tests/browser
 
 test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
 	$(VLLM)/python -m pytest tests/engines --numprocesses 0 --timeout 900
