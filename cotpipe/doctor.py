@@ -94,6 +94,8 @@ def check_server(address: str) -> tuple[State, str]:
     ours = importlib.metadata.version("prefect")
     try:
         answer = httpx.get(f"{address.rstrip('/')}/admin/version", timeout=_SECONDS, headers=_prefect_key())
+        if answer.status_code in (401, 403):
+            return "fail", f"{address} refuses us; set PREFECT_API_AUTH_STRING (user:password) or PREFECT_API_KEY"
         answer.raise_for_status()
         theirs = str(answer.json())
     except (httpx.HTTPError, ValueError) as error:

@@ -31,7 +31,9 @@ class Stack:
             "OMP_NUM_THREADS": "1", "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
         } | environment  # fmt: skip
         self.environment.pop("PREFECT_API_URL", None)
-        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60)
+        user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        auth = (user, password) if user else None
+        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60, auth=auth)
 
     def cotpipe(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "flows.cli", *arguments]

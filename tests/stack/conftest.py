@@ -1,9 +1,11 @@
-"""One stack for the tests of this folder: Prefect's server on PostgreSQL, a process worker, all deployments."""
+"""One stack for the tests of this folder: Prefect's server on PostgreSQL behind a password, a worker, deployments."""
 
 from collections.abc import Iterator
 
 import pytest
 from stacks import Stack, postgres
+
+PASSWORD = "admin:a-password-that-nobody-may-see"
 
 
 @pytest.fixture(scope="session")
@@ -11,6 +13,7 @@ def stack(tiny_student, tmp_path_factory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     with postgres(tmp_path_factory.mktemp("postgres")) as database:
         more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+        more |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_API_AUTH_STRING": PASSWORD}
         stack = Stack(folder, tiny_student, **more)
         stack.up()
         yield stack

@@ -3,6 +3,7 @@
 import time
 from datetime import datetime, timedelta
 
+import httpx
 import psutil
 import pytest
 from servers import ScriptedModel
@@ -36,6 +37,11 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
     assert line.startswith("ok")
     assert "8 deployments" in line
+    assert httpx.get(f"{stack.address}/api/admin/version").status_code == 401
+    done = stack.cotpipe("doctor", PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING="")
+    (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
+    assert line.startswith("fail")
+    assert "PREFECT_API_AUTH_STRING" in line
 
 
 def test_the_server_refuses_what_the_recipe_refuses(stack):

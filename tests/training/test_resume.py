@@ -5,32 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lessons import TABLE
 from safetensors.torch import load_file
 
 from cotpipe.config import Masks, Stage1, Stage2
 from cotpipe.examples import stage1_examples, stage2_examples
-from cotpipe.rows import Example, Lesson, to_table, write_rows
+from cotpipe.rows import Example, write_rows
 from cotpipe.training.job import Event, Saved, Stage1Job, Stage2Job
 from cotpipe.training.launch import train
 
-LESSONS = to_table(
-    Lesson,
-    [
-        Lesson(
-            f"id{number}",
-            "stage1",
-            0.0,
-            f"{number} and {number}?",
-            str(2 * number),
-            [f"{number} + 0", "twice"],
-            9,
-            [[], []],
-            [1, 0],
-            [1],
-        )
-        for number in range(16)
-    ],
-)
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.1}
 
 
@@ -42,7 +25,7 @@ def stage1_job(lora) -> tuple[type, object, object]:
     stage = Stage1(
         num_epochs=3, batch_size=8, micro_batch=4, learning_rate=0.01, warmup_steps=2, max_length=400, lora=lora
     )
-    return Stage1Job, stage, stage1_examples(LESSONS, stage, 1)
+    return Stage1Job, stage, stage1_examples(TABLE, stage, 1)
 
 
 def stage2_job(lora) -> tuple[type, object, object]:
@@ -50,7 +33,7 @@ def stage2_job(lora) -> tuple[type, object, object]:
         num_epochs=3, group_size=2, prompts_per_step=8, micro_batch=4, max_new_tokens=8, learning_rate=0.01, kl=0.05,
         masks=Masks(amount="half"), lora=lora,
     )  # fmt: skip
-    return Stage2Job, stage, stage2_examples(LESSONS, stage, 1)
+    return Stage2Job, stage, stage2_examples(TABLE, stage, 1)
 
 
 def figures(events: list[Event]) -> list[tuple[int, dict]]:

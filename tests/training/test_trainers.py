@@ -4,31 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from lessons import TABLE
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cotpipe.config import Masks, Reward, Stage1, Stage2, Stage3
 from cotpipe.errors import RunError, UserError
 from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
-from cotpipe.rows import Example, Lesson, to_table, write_rows
+from cotpipe.rows import Example, write_rows
 from cotpipe.training.job import Stage1Job, Stage2Job, Stage3Job
 from cotpipe.training.launch import train
 
-LESSONS = [
-    Lesson(
-        f"id{number}",
-        "stage1",
-        0.0,
-        f"{number} and {number}?",
-        str(2 * number),
-        [f"{number} + 0", "twice"],
-        9,
-        [[], []],
-        [1, 0],
-        [1],
-    )
-    for number in range(16)
-]
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
 
@@ -41,7 +27,7 @@ def paths(tmp_path: Path, student: Path, rows) -> dict:
 
 
 def run(job, on_saved=lambda saved: None):
-    return train(job, 1, on_event=lambda event: None, on_saved=on_saved)
+    return train(job, 1, on_event=lambda event: None, on_saved=on_saved, on_line=lambda line: None)
 
 
 def changed(student: Path, trained: Path) -> bool:
@@ -53,7 +39,7 @@ def changed(student: Path, trained: Path) -> bool:
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_stage1_learns(tmp_path, tiny_student, lora):
     stage = Stage1(num_epochs=6, batch_size=8, micro_batch=4, learning_rate=0.01, max_length=400, lora=lora)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(TABLE, stage, 1)))
     rows, events = run(job)
     assert (rows.rows_kept, rows.rows_dropped) == (96, 0)
     assert [event.step for event in events] == list(range(1, 13))
@@ -68,9 +54,7 @@ def test_stage1_gives_the_same_weights_again(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4, max_length=400)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        job = Stage1Job(
-            stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1))
-        )
+        job = Stage1Job(stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(TABLE, stage, 1)))
         run(job)
     assert not changed(tmp_path / "a" / "model", tmp_path / "b" / "model")
 
@@ -84,8 +68,8 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
     stage2 = Stage2(**options, masks=Masks(amount="half"))
     stage3 = Stage3(**options)
     jobs = [
-        (Stage2Job, stage2, stage2_examples(to_table(Lesson, LESSONS[:8]), stage2, 1)),
-        (Stage3Job, stage3, stage3_examples(to_table(Lesson, LESSONS[:8]), stage3, 1)),
+        (Stage2Job, stage2, stage2_examples(TABLE[:8], stage2, 1)),
+        (Stage3Job, stage3, stage3_examples(TABLE[:8], stage3, 1)),
     ]
     for kind, stage, rows in jobs:
         folder = tmp_path / kind.__name__
@@ -100,16 +84,14 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
 
 def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4, max_length=20)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(to_table(Lesson, LESSONS), stage, 1)))
+    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(TABLE, stage, 1)))
     with pytest.raises(UserError, match="none of the 16 training rows fits into 20 tokens"):
         run(job)
 
 
 def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
     stage = Stage1(batch_size=8, micro_batch=4)
-    job = Stage1Job(
-        stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(to_table(Lesson, LESSONS), stage, 1))
-    )
+    job = Stage1Job(stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(TABLE, stage, 1)))
     with pytest.raises(RunError, match="training of stage1 ended with status 1: .*no-model"):
         run(job)
 
