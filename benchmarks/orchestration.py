@@ -50,8 +50,7 @@ def updates() -> float:
 
         def update() -> None:
             for number in range(NUM_UPDATES):
-                progress._last_update = 0.0
-                progress(number, NUM_UPDATES, {"loss": 1.0})
+                progress.show(100 * number / NUM_UPDATES, "loss 1.0")
 
         return seconds(update)
 
