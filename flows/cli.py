@@ -36,12 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    up, down, doctor, promote,
-    store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc,
-)  # fmt: skip
-for command in _COMMANDS:
-    app.command()(command)
 _debug = False
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what is reused, what is to run, and why.")]
@@ -207,6 +201,14 @@ def _score_rows(source: Path, reward: RewardName) -> Iterator[dict[str, Any]]:
         else:
             parts = rewrite_reward(row.completion, row.answer, row.teacher_words)
         yield row.model_dump() | vars(parts)
+
+
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    up, down, doctor, promote,
+    store_cli.runs, store_cli.show, store_cli.diff, store_cli.sql, store_cli.verify, store_cli.gc,
+)  # fmt: skip
+for command in _COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What cotpipe needs on a Prefect server: a work pool, slots for GPUs, and automations for runs whose worker died."""
 
+import importlib.util
 from datetime import timedelta
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
@@ -13,13 +14,17 @@ from prefect.workers.process import ProcessWorker
 _ATTEMPTS = 3
 
 
-def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedelta) -> None:
-    """Make the work pool, the limit whose slots are the GPUs (`gpus` of them) and the automations, where missing."""
+def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedelta) -> str:
+    """Make the work pool, the limit whose slots are the GPUs (`gpus` of them) and the automations, where missing.
+
+    Returns the type of the pool.
+    """
     with get_client(sync_client=True) as client:
-        _make_pool(client, pool)
+        pool_type = _make_pool(client, pool)
         _make_limit(client, gpu_limit, gpus)
         for automation in (_crash_the_silent(silence), _resume_the_crashed()):
             _make_automation(client, automation)
+    return pool_type
 
 
 def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
@@ -33,12 +38,13 @@ def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> N
     client.create_automation(automation)
 
 
-def _make_pool(client: SyncPrefectClient, pool: str) -> None:
+def _make_pool(client: SyncPrefectClient, pool: str) -> str:
     try:
-        client.read_work_pool(pool)
+        return client.read_work_pool(pool).type
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
+        made = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
+        return client.create_work_pool(made).type
 
 
 def _make_limit(client: SyncPrefectClient, name: str, gpus: int | None) -> None:
@@ -53,6 +59,8 @@ def _make_limit(client: SyncPrefectClient, name: str, gpus: int | None) -> None:
 
 
 def _count_gpus() -> int:
+    if importlib.util.find_spec("torch") is None:
+        return 1
     import torch
 
     return max(torch.cuda.device_count(), 1)

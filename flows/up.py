@@ -20,7 +20,6 @@ from cotpipe.errors import RunError, UserError
 from cotpipe.settings import Settings
 from flows.store_cli import StoreOption
 
-POOL = "cotpipe"
 GPU_LIMIT = "gpu"
 HEARTBEATS_MISSED_AFTER = timedelta(seconds=90)  # three heartbeats, see deployments/prefect.yaml
 _DEPLOYMENTS = Path(__file__).parent.parent / "deployments" / "prefect.yaml"
@@ -46,6 +45,10 @@ def up(
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Slots for GPU work at a time; default: the GPUs here, or 1.")
     ] = None,
+    pool: Annotated[
+        str,
+        typer.Option(help="Work pool of the deployments; one that is no process pool has its workers elsewhere."),
+    ] = "cotpipe",
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Become the worker, with its health at port 8080: for containers.")
     ] = False,
@@ -69,12 +72,13 @@ def up(
     os.environ["COTPIPE_STORE"] = place if "://" in place else str(Path(place).absolute())
     from flows.stack import prepare_server
 
-    prepare_server(POOL, GPU_LIMIT, gpus, HEARTBEATS_MISSED_AFTER)
+    works_here = prepare_server(pool, GPU_LIMIT, gpus, HEARTBEATS_MISSED_AFTER) == "process"
+    os.environ["COTPIPE_POOL"] = pool  # read by prefect.yaml
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
-    worker = ["worker", "start", "--pool", POOL, "--type", "process"]
-    if foreground:
+    worker = ["worker", "start", "--pool", pool, "--type", "process"]
+    if foreground and works_here:
         os.execv(sys.executable, [sys.executable, "-m", "prefect", *worker, "--with-healthcheck"])  # noqa: S606
-    if not _is_running("worker"):
+    if works_here and not _is_running("worker"):
         _start("worker", worker)
     console = Console()
     console.print(f"Prefect: {address.removesuffix('/api')}", highlight=False)

@@ -1,7 +1,9 @@
 """A real server on PostgreSQL, a real worker, real runs: reruns, kills, cancels, GPU slots."""
 
+import json
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 import psutil
@@ -14,6 +16,7 @@ from cotpipe.runs import read_runs
 from cotpipe.settings import Settings
 from cotpipe.store import open_store
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
 LONG = {"stage1": {"num_epochs": 60}}
 """Over a hundred optimizer steps, about a minute."""
@@ -42,6 +45,19 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
     assert line.startswith("fail")
     assert "PREFECT_API_AUTH_STRING" in line
+
+
+def test_deployments_can_go_to_a_pool_of_gpu_nodes(stack):
+    template = json.loads((ROOT / "docker" / "kubernetes-gpu.json").read_text())
+    pool = {"name": "gpu-nodes", "type": "kubernetes", "base_job_template": template}
+    stack.client.post("/work_pools/", json=pool).raise_for_status()
+    done = stack.cotpipe("up", "--port", str(stack.port), "--pool", "gpu-nodes")
+    assert done.returncode == 0, done.stderr
+    found = stack.client.get("/deployments/name/nightly/nightly").json()
+    assert found["work_pool_name"] == "gpu-nodes"
+    assert found["job_variables"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
+    stack.up()
+    assert stack.client.get("/deployments/name/nightly/nightly").json()["work_pool_name"] == "cotpipe"
 
 
 def test_the_server_refuses_what_the_recipe_refuses(stack):
