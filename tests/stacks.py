@@ -1,6 +1,7 @@
 """A whole cotpipe as `cotpipe up` makes it, for tests: server, worker, deployments, and PostgreSQL where wanted."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -56,15 +58,22 @@ class Stack:
         found = self.client.get(f"/deployments/name/{flow}/{deployment}").raise_for_status().json()
         recipe = ({"student": {"model": str(self.student)}} if student else {}) | (recipe or {})
         body = {"parameters": {"start_from": TINY, "recipe": recipe} | parameters}
-        created = self.client.post(f"/deployments/{found['id']}/create_flow_run", json=body)
-        return created.raise_for_status().json()["id"]
+        return self.ask(f"/deployments/{found['id']}/create_flow_run", body)["id"]
+
+    def ask(self, path: str, body: dict) -> Any:
+        """The answer to a POST; SQLite may be locked for a moment (503)."""
+        for _ in polls(30):
+            answer = self.client.post(path, json=body)
+            if answer.status_code != 503:
+                break
+        return answer.raise_for_status().json()
 
     def run(self, run_id: str) -> dict:
         return self.client.get(f"/flow_runs/{run_id}").raise_for_status().json()
 
     def set_state(self, run_id: str, kind: str, name: str) -> None:
         body = {"state": {"type": kind, "name": name}, "force": False}
-        self.client.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()
+        self.ask(f"/flow_runs/{run_id}/set_state", body)
 
     def wait(self, run_id: str, *states: str, seconds: float = 240) -> dict:
         """Wait until a run is in one of the states (default: any final one); returns the run."""
@@ -79,7 +88,7 @@ class Stack:
     def tasks(self, run_id: str) -> dict[str, str]:
         """The last state of every task, by its name."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found = self.client.post("/task_runs/filter", json=body).raise_for_status().json()
+        found = self.ask("/task_runs/filter", body)
         return {task["name"]: task["state_name"] for task in found}
 
     def wait_for_tasks(self, run_id: str, expected: dict[str, str]) -> None:
@@ -91,16 +100,14 @@ class Stack:
 
     def logs(self, run_id: str) -> str:
         body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return "\n".join(line["message"] for line in self.client.post("/logs/filter", json=body).json())
+        return "\n".join(line["message"] for line in self.ask("/logs/filter", body))
 
     def artifacts(self, run_id: str) -> dict[str, dict]:
         body = {"flow_runs": {"id": {"any_": [run_id]}}}
-        return {one["key"]: one for one in self.client.post("/artifacts/filter", json=body).json()}
+        return {one["key"]: one for one in self.ask("/artifacts/filter", body)}
 
     def kill(self, name: str) -> None:
         """SIGKILL the server or the worker, with all that it has started."""
-        import json
-
         pid = json.loads((self.folder / "prefect" / "cotpipe" / f"{name}.json").read_text())["pid"]
         process = psutil.Process(pid)
         for each in [process, *process.children(recursive=True)]:

@@ -92,6 +92,22 @@ def test_batches_are_joined_newest_first_and_repeated_questions_stay_with_the_fi
     assert {True, False} == set(batches)
 
 
+def test_a_file_that_has_grown_brings_what_is_new_in_it(runner):
+    put(runner, "grows.jsonl", *(f"How many {number}?" for number in range(20)))
+    first = take_in(runner, Recipe(), "grows.jsonl")
+    put(runner, "grows.jsonl", *(f"How many {number}?" for number in range(30)))
+    second = take_in(runner, Recipe(), "grows.jsonl")
+    recipe = night_recipe(Recipe(), [first.problems, second.problems], Models(), 3)
+    assert runner.run(STEPS["problems"], recipe, {}).record.counts == {"kept": 30, "dropped": 20}
+
+
+def test_a_checkpoint_that_is_gone_is_told_with_the_way_out(runner):
+    gone = Reference(kind="stage3", fingerprint="d" * 32)
+    recipe = night_recipe(Recipe(), [gone], Models().with_promotion(gone, "r", ""), 3)
+    with pytest.raises(UserError, match=f"{gone} is not in the store .*cotpipe promote --undo"):
+        runner.run(STEPS["student"], recipe, {})
+
+
 def answered(*verdicts: tuple[str, bool]) -> list[Answered]:
     return [
         Answered(problem_id, number, "q", "1", "", None, correct, True, 1, False)
