@@ -46,10 +46,10 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
         "Peak learning rate",
     ):
         expect(page.get_by_text(text).first).to_be_attached()
+    keep(page, "ui-form")
     fill(page, "start_from", TINY)
     fill(page, "Name of the recipe, shown in runs", "from-the-form")
     fill(page, "A directory, a hub id", str(stack.student))
-    keep(page, "ui-form")
     run_id = submit(page)
     wait_for_state(page, stack, run_id, "Completed")
     assert stack.run(run_id)["parameters"]["recipe"]["name"] == "from-the-form"
@@ -57,6 +57,9 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     keep(page, "ui-run")
     artifacts = stack.artifacts(run_id)
     assert {"results", "full-report", "report", "stage1", "stage2", "stage3"} <= artifacts.keys()
+    lineage = stack.ask("/events/filter", {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}})
+    made = {event["resource"]["prefect.resource.name"]: event["related"] for event in lineage["events"]}
+    assert any("/stage2/" in related["prefect.resource.id"] for related in made["stage3"])
     page.get_by_text("Artifacts", exact=True).first.click()
     expect(page.get_by_text("full-report").first).to_be_visible()
     page.goto(f"{stack.address}/artifacts/artifact/{artifacts['full-report']['id']}")

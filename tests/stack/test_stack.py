@@ -93,9 +93,11 @@ def test_a_failed_run_is_retried_and_taken_up_by_a_stages_deployment(stack):
 def test_two_runs_never_hold_the_one_gpu_together(stack):
     runs = [stack.start("stage1", {"seed": seed}, refresh=[]) for seed in (11, 12)]
     assert [stack.wait(run)["state"]["type"] for run in runs] == ["COMPLETED", "COMPLETED"]
-    records = open_store(Settings(store=str(stack.store))).records("stage1")
-    first, second = sorted(map(interval, records))[-2:]
+    store = open_store(Settings(store=str(stack.store)))
+    first, second = sorted(map(interval, store.records("stage1")))[-2:]
     assert first[1] <= second[0] + timedelta(seconds=1.5)  # records are written to the second
+    prepared = sorted(interval(record)[1] for record in store.records("lessons"))[-2:]
+    assert all(end < first[1] for end in prepared)  # what needs no GPU did not wait for it
 
 
 def interval(record: Record) -> tuple[datetime, datetime]:
