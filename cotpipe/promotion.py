@@ -1,6 +1,6 @@
 """The promoted checkpoint and the nights that led to it: `models/promoted.json`, always written at once and whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -90,6 +90,18 @@ def read_models(storage: Storage) -> Models:
 def write_models(storage: Storage, models: Models) -> None:
     """Replace the file; hold the lease of `MODELS`."""
     storage.replace(_FILE, models.model_dump_json(indent=2).encode())
+
+
+def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Models:
+    """Write down a night, what it took in, and its promotion if there is one; once, however often it is called."""
+    models = read_models(storage)
+    if any(one.run_id == night.run_id for one in models.nights):
+        return models
+    models = models.model_copy(update={"nights": [*models.nights, night], "taken": [*models.taken, *taken]})
+    if night.promoted:
+        models = models.with_promotion(night.candidate, night.run_id, night.why)
+    write_models(storage, models)
+    return models
 
 
 def promote_run(store: Store, run: Run) -> Promotion:

@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prefect import State, task
+from prefect import State
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from cotpipe.config import Recipe
 from cotpipe.errors import UserError
 from cotpipe.leases import Lease, try_lease, wait_for_life
 from cotpipe.nights import take_in
-from cotpipe.promotion import MODELS, Models, Night, Taken, judge, read_models, write_models
+from cotpipe.promotion import MODELS, Models, Night, Taken, judge, write_night
 from cotpipe.records import Reference
 from cotpipe.report import read_evaluations
 from cotpipe.settings import Settings
@@ -50,8 +49,7 @@ take_in_file = verb(name="take in", task_run_name="take in {name}")(_take_in)
 """Take in one file of the inbox."""
 
 
-@task(name="decide", cache_policy=NO_CACHE)
-def decide(
+def _decide(
     run_id: str,
     artifacts: dict[str, Reference],
     taken: list[Taken],
@@ -63,17 +61,17 @@ def decide(
     candidate = artifacts["stage3"]
     rows = read_evaluations({name: _evaluations(store, artifacts[f"evaluation-{name}"]) for name in ("base", "stage3")})
     verdict = judge(rows, accuracy_margin, token_margin)
-    models = read_models(store.storage)
     night = Night(
         run_id=run_id, mining=artifacts["failures"], candidate=candidate, promoted=verdict.promote, why=verdict.why
     )
-    models = models.model_copy(update={"nights": [*models.nights, night], "taken": [*models.taken, *taken]})
-    if verdict.promote:
-        models = models.with_promotion(candidate, run_id, verdict.why)
-    write_models(store.storage, models)
+    models = write_night(store.storage, night, taken)
     name = "Promoted" if verdict.promote else "Kept"
     create_markdown_artifact(_describe(name, night, models, taken), key="night", description="What the night came to")
     return Completed(name=name, message=verdict.why, data=night.model_dump())
+
+
+decide = verb(name="decide", task_run_name="decide")(_decide)
+"""Promote the night's candidate, or keep the checkpoint before it."""
 
 
 def _evaluations(store: Store, reference: Reference) -> Any:

@@ -4,7 +4,17 @@ import pandas as pd
 import pytest
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.promotion import MODELS, Models, judge, read_models, undo_promotion, write_models
+from cotpipe.promotion import (
+    MODELS,
+    Models,
+    Night,
+    Taken,
+    judge,
+    read_models,
+    undo_promotion,
+    write_models,
+    write_night,
+)
 from cotpipe.records import Reference
 from cotpipe.storage import LocalStorage
 
@@ -57,6 +67,18 @@ def test_promotions_are_a_stack(tmp_path):
     assert [one.checkpoint for one in models.undone] == [SECOND]
     assert models.references == {FIRST}
     assert undo_promotion(storage).promoted is None
+
+
+def test_a_night_is_written_down_once(tmp_path):
+    storage = LocalStorage(tmp_path)
+    mining = Reference(kind="failures", fingerprint="3" * 32)
+    night = Night(run_id="run-1", mining=mining, candidate=FIRST, promoted=True, why="better")
+    taken = Taken(name="new.jsonl", size=9, problems=Reference(kind="problems", fingerprint="4" * 32))
+    once = write_night(storage, night, [taken])
+    assert write_night(storage, night, [taken]) == once == read_models(storage)
+    assert (len(once.nights), len(once.taken), len(once.promotions)) == (1, 1, 1)
+    kept = night.model_copy(update={"run_id": "run-2", "promoted": False})
+    assert write_night(storage, kept, []).promotions == once.promotions
 
 
 def test_a_broken_file_is_one_line(tmp_path):
