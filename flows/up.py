@@ -31,6 +31,7 @@ class _Process(BaseModel):
 
     pid: int
     created: float  # a pid alone may belong to another process by now
+    address: str  # of the server that it is, or works for
 
     def find(self) -> psutil.Process | None:
         try:
@@ -62,8 +63,8 @@ def up(
     if not address:
         address = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_URL"] = address  # read when Prefect is imported, below and in the worker
-        if not _is_running("server"):
-            _start("server", ["server", "start", "--port", str(port)])
+        if not _runs_for("server", address):
+            _start("server", ["server", "start", "--port", str(port)], address)
         _wait_for(address)
     state, text = check_server(address)
     if state == "fail":
@@ -78,8 +79,8 @@ def up(
     worker = ["worker", "start", "--pool", pool, "--type", "process"]
     if foreground and works_here:
         os.execv(sys.executable, [sys.executable, "-m", "prefect", *worker, "--with-healthcheck"])  # noqa: S606
-    if works_here and not _is_running("worker"):
-        _start("worker", worker)
+    if works_here and not _runs_for("worker", address):
+        _start("worker", worker, address)
     console = Console()
     console.print(f"Prefect: {address.removesuffix('/api')}", highlight=False)
     console.print(f"store:   {os.environ['COTPIPE_STORE']}", highlight=False, soft_wrap=True)
@@ -91,7 +92,8 @@ def down() -> None:
     """End the worker and the server that `cotpipe up` has started; runs under way are kept and can be retried."""
     console = Console()
     for name in ("worker", "server"):
-        running = _is_running(name)
+        remembered = _remembered(name)
+        running = remembered.find() if remembered else None
         if running:
             _end(running)
         _file(name).unlink(missing_ok=True)
@@ -107,12 +109,25 @@ def _file(name: str) -> Path:
     return _folder() / f"{name}.json"
 
 
-def _is_running(name: str) -> psutil.Process | None:
+def _remembered(name: str) -> _Process | None:
     path = _file(name)
-    return _Process.model_validate_json(path.read_text(encoding="utf-8")).find() if path.is_file() else None
+    return _Process.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _start(name: str, arguments: list[str]) -> None:
+def _runs_for(name: str, address: str) -> bool:
+    """Whether server or worker runs; raises `UserError` where that is for another address."""
+    remembered = _remembered(name)
+    if remembered is None or remembered.find() is None:
+        return False
+    if remembered.address != address:
+        raise UserError(
+            f"the {name} that cotpipe up has started is for {remembered.address}, not for {address}; use that one, or "
+            "end it first: cotpipe down"
+        )
+    return True
+
+
+def _start(name: str, arguments: list[str], address: str) -> None:
     """Start one of Prefect's commands so that it outlives this one."""
     _folder().mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
@@ -127,12 +142,13 @@ def _start(name: str, arguments: list[str]) -> None:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
     created = psutil.Process(process.pid).create_time()
-    _file(name).write_text(_Process(pid=process.pid, created=created).model_dump_json(), encoding="utf-8")
+    entry = _Process(pid=process.pid, created=created, address=address)
+    _file(name).write_text(entry.model_dump_json(), encoding="utf-8")
 
 
 def _wait_for(address: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and _is_running("server"):
+    while time.monotonic() < deadline and _runs_for("server", address):
         try:
             if httpx.get(f"{address}/health", timeout=2).is_success:
                 return

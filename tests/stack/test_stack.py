@@ -30,6 +30,9 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     assert stack.address in stack.up()
     again = stack.client.post("/deployments/filter", json={}).json()
     assert {one["id"] for one in again} == {one["id"] for one in first}
+    done = stack.cotpipe("up", "--port", "1")
+    assert done.returncode == 2
+    assert f"the server that cotpipe up has started is for {stack.address}/api" in done.stderr
     assert len(stack.client.post("/automations/filter", json={}).json()) == 2
     limit = stack.client.get("/v2/concurrency_limits/gpu").json()
     assert (limit["limit"], limit["active"], limit["active_slots"]) == (1, True, 0)
