@@ -1,6 +1,6 @@
 """The recipe: one frozen model that is the YAML file, the flow's parameter and the form in the Prefect UI at once."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -39,7 +39,7 @@ class ArithmeticSource(Section):
 class GymSource(Section):
     """A generator of the `reasoning_gym` package whose metadata carries rationales, such as `gsm_symbolic`."""
 
-    kind: Literal["reasoning_gym"]
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
     dataset: str = Field("gsm_symbolic", description="Name of the generator in reasoning_gym")
     num_problems: PositiveInt = Field(1000, description="How many problems to generate")
     rationale_key: str = Field("answer_cot", description="Key of the rationale in the generator's metadata")
@@ -48,7 +48,7 @@ class GymSource(Section):
 class FileSource(Section):
     """A local JSONL, Parquet or CSV file; GSM8K's own answer form (`rationale #### answer`) is understood."""
 
-    kind: Literal["file"]
+    kind: Literal["file"] = "file"
     path: str = Field(description="Training problems: a .jsonl, .parquet or .csv file")
     test_path: str | None = Field(None, description="Held-out test problems, if they lie in a file of their own")
     question_column: str = Field("question", description="Column with the question")
@@ -63,7 +63,7 @@ class FileSource(Section):
 class HubSource(Section):
     """A data set of the Hugging Face hub."""
 
-    kind: Literal["hub"]
+    kind: Literal["hub"] = "hub"
     dataset: str = Field("openai/gsm8k", description="Data set id on the hub")
     subset: str | None = Field("main", description="Configuration of the data set")
     revision: str | None = Field(None, description="Commit or tag to pin; default: the newest")
@@ -80,10 +80,16 @@ class HubSource(Section):
 class StoredSource(Section):
     """Problems that the store has already, of several sources together: what nightly runs train on."""
 
-    kind: Literal["stored"]
+    kind: Literal["stored"] = "stored"
     problems: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], ...] = Field(
         min_length=1, description="Fingerprints of `problems` artifacts; those of the last one are used first"
     )
+
+
+def _as_choices(schema: dict[str, Any]) -> None:
+    """Let the UI's form offer the kinds to choose from; it would show one box of JSON for a discriminated union."""
+    schema["anyOf"] = schema.pop("oneOf")
+    del schema["discriminator"]
 
 
 ProblemSource = Annotated[
@@ -111,7 +117,11 @@ class SplitShares(Section):
 class Problems(Section):
     """Where the problems come from and how they are split."""
 
-    source: ProblemSource = Field(default_factory=ArithmeticSource, description="Where the problems come from")
+    source: ProblemSource = Field(
+        default_factory=ArithmeticSource,
+        description="Where the problems come from",
+        json_schema_extra=_as_choices,
+    )
     splits: SplitShares = Field(default_factory=SplitShares, description="Shares of the splits")
     near_duplicate: float = Field(
         0.9,

@@ -72,6 +72,20 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     expect(page.get_by_text("stage 3", exact=True).first).to_be_visible()
 
 
+def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = (f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n' for number in range(40))
+    path.write_text("".join(rows))
+    open_form(page, stack.address, "prepare")
+    fill(page, "start_from", TINY)
+    page.get_by_text("FileSource", exact=True).click()
+    fill(page, "Training problems: a .jsonl", str(path))
+    run_id = submit(page)
+    wait_for_state(page, stack, run_id, "Completed")
+    assert stack.tasks(run_id).keys() == {"problems", "rationales", "lessons"}
+    assert "problems: 40 kept, 0 dropped" in stack.logs(run_id)
+
+
 def test_the_form_refuses_what_the_recipe_refuses(stack, page):
     open_form(page, stack.address, "curriculum")
     fill(page, "Completions per prompt that are compared", "1")
