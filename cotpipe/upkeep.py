@@ -86,14 +86,14 @@ def _is_recent(moment: str) -> bool:
 
 def _needed(store: Store, runs: list[Run], others: set[Reference]) -> set[Reference]:
     """The artifacts of these runs, others, and all that these were made of."""
-    todo = {reference for run in runs for reference in run.references.values()} | others
+    pending = {reference for run in runs for reference in run.references.values()} | others
     needed: set[Reference] = set()
-    while todo:
-        reference = todo.pop()
+    while pending:
+        reference = pending.pop()
         needed.add(reference)
         if record := store.record(reference):
-            todo |= {Reference(kind=kind, fingerprint=value) for kind, value in record.inputs.items()} - needed
-            todo |= set(record.parts) - needed
+            pending |= {Reference(kind=kind, fingerprint=value) for kind, value in record.inputs.items()} - needed
+            pending |= set(record.parts) - needed
     return needed
 
 

@@ -50,8 +50,8 @@ def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Console
         branch = branches[above] if above else tree
         branches[step.kind] = branch.add(f"{step.kind}  [dim]{step.reference.fingerprint[:8]}[/]  {verdict}")
     console.print(tree)
-    todo = sum(not step.reused for step in planned)
-    console.print(f"{len(planned) - todo} of {len(planned)} steps are reused, {todo} are to run")
+    to_run = sum(not step.reused for step in planned)
+    console.print(f"{len(planned) - to_run} of {len(planned)} steps are reused, {to_run} are to run")
 
 
 def show_runs(runs: Sequence[Run], console: Console) -> None:
