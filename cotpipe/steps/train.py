@@ -75,7 +75,7 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
 def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Rows, list[Event], int]:
     """Train with the recipe's micro-batch, or with half of it where memory runs out, and half of that.
 
-    The rows of an optimizer step stay the same, and with them, but for rounding, what is learned.
+    The rows of an optimizer step stay the same; its sums are rounded otherwise, as with any other micro-batch.
     """
     micro_batch = getattr(work.recipe, stage).micro_batch
     while True:
