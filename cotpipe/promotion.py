@@ -104,7 +104,7 @@ def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Model
     return models
 
 
-def promote_run(store: Store, run: Run) -> Promotion:
+def promote_run(store: Store, run: Run) -> None:
     """Promote the last checkpoint of a run by hand.
 
     Raises `UserError` where the run has none that is whole.
@@ -112,9 +112,7 @@ def promote_run(store: Store, run: Run) -> Promotion:
     checkpoint = run.references.get("stage3")
     if checkpoint is None or store.find(checkpoint) is None:
         raise UserError(f"run {run.run_id} has no whole stage-3 checkpoint; finish it with: cotpipe rerun {run.run_id}")
-    models = read_models(store.storage).with_promotion(checkpoint, run.run_id, "by hand")
-    write_models(store.storage, models)
-    return models.promotions[-1]
+    write_models(store.storage, read_models(store.storage).with_promotion(checkpoint, run.run_id, "by hand"))
 
 
 def undo_promotion(storage: Storage) -> Models:
