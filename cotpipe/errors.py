@@ -1,13 +1,13 @@
-"""The ways in which cotpipe stops: the user's mistake, and a run that failed, for good or for the moment."""
+"""Exceptions of cotpipe: user errors, run failures, and retryable failures."""
 
 
 class UserError(Exception):
-    """Something the user can put right: says what is wrong, where, and the way out (exit status 2)."""
+    """An error that the user can fix: says what is wrong, where, and what to do (exit status 2)."""
 
 
 class RunError(Exception):
-    """A run that failed although its inputs were right: a dead child process, a full disk (exit status 1)."""
+    """A failure despite valid input, such as a crashed process or a full disk (exit status 1)."""
 
 
 class TransientError(RunError):
-    """A failure that another try may not meet: a lost network or server, a process that somebody killed."""
+    """A retryable failure: network or server unavailable, process killed."""

@@ -1,4 +1,4 @@
-"""Named randomness: every random choice comes from a generator that its purpose alone determines."""
+"""Named randomness: the seed of every random choice is derived from its purpose."""
 
 import hashlib
 import random
@@ -7,8 +7,8 @@ import random
 def named_seed(*name: str | int) -> int:
     """A 64-bit seed for a name such as `(recipe seed, purpose, problem id, epoch)`.
 
-    The parts are hashed with their lengths, so `("a", "bc")` and `("ab", "c")` differ, and the same name
-    gives the same seed in every process, on every machine and in every Python version.
+    The parts are hashed with their lengths, so `("a", "bc")` and `("ab", "c")` differ. The seed is
+    the same in every process, on every machine and in every Python version.
     """
     digest = hashlib.sha256()
     for part in name:
@@ -18,5 +18,5 @@ def named_seed(*name: str | int) -> int:
 
 
 def named_random(*name: str | int) -> random.Random:
-    """A generator of its own for one random choice; see `named_seed`."""
+    """A separate generator for one random choice; see `named_seed`."""
     return random.Random(named_seed(*name))

@@ -1,55 +1,37 @@
-"""The whole curriculum as one Prefect flow: problems in, three trained checkpoints and a report out."""
+"""The whole curriculum as one Prefect flow: problems in, trained checkpoints and a report out."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from prefect import flow
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
+from pydantic import Field
 
-from cotpipe.config import Recipe
-from cotpipe.curriculum import StepName, needed_for
-from cotpipe.errors import RunError
-from cotpipe.recipes import with_changes
-from cotpipe.records import Reference
-from cotpipe.runs import recipe_from
+from cotpipe.errors import RunError, UserError
+from cotpipe.recipe.files import with_changes
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.log import recipe_from
 from cotpipe.settings import Settings
-from cotpipe.store import Store, open_store
+from cotpipe.steps.curriculum import needed_for, steps_of
+from cotpipe.steps.runner import StepResult
+from cotpipe.store.artifacts import Store, open_store
+from cotpipe.store.records import Reference
 from tasks.runs import recorded_run
-from tasks.steps import evaluate, mine, prepare, report, train
-
-Verb = Callable[..., Any]
-"""A task of `tasks.steps`, which returns a state: `Cached` or `Completed`."""
-
-CURRICULUM: dict[StepName, Any] = {
-    "problems": prepare,
-    "student": prepare,
-    "rationales": prepare,
-    "lessons": prepare,
-    "evaluation-base": evaluate,
-    "stage1-examples": prepare,
-    "stage1": train,
-    "evaluation-stage1": evaluate,
-    "stage2-examples": prepare,
-    "stage2": train,
-    "evaluation-stage2": evaluate,
-    "failures": mine,
-    "stage3-examples": prepare,
-    "stage3": train,
-    "evaluation-stage3": evaluate,
-    "report": report,
-}
-"""The steps in their order, each with the task that runs it."""
+from tasks.steps import TASKS
 
 _FORM = Recipe()
 
-Results = dict[str, dict[str, Any]]
-"""Per step its artifact's reference, whether it was reused, and its counts."""
+Results = dict[str, StepResult]
+"""The outcome of every step, by kind."""
+
+StepName = Annotated[str, Field(json_schema_extra={"enum": list(steps_of(_FORM))})]
+"""A step of the recipe; the UI form offers those of the published curriculum."""
 
 
 def run_name() -> str:
-    """What a run is called in Prefect: the recipe that it starts from, and where it ends."""
+    """The name of a run in Prefect: its recipe, and its last step if that is not the report."""
     parameters = flow_run.get_parameters()
     until = parameters.get("until", "report")
     start_from = parameters.get("start_from")
@@ -64,44 +46,68 @@ def curriculum(
     refresh: tuple[StepName, ...] = (),
     recipe: Recipe = _FORM,
 ) -> Results:
-    """Distil a teacher's rationales into a student in three stages and report what each stage changed.
+    """Distil a teacher's rationales into a student, stage by stage, and report each stage's effect.
 
     Args:
-        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a YAML file on the worker, or an
-            earlier run (its id, or `last`). Fields of the form that are left at their defaults are taken from there.
-        until: The step to end at; only what it needs is done.
-        refresh: Steps to do again although the store has them; what follows from them is done again, too.
-        recipe: Everything that decides what is computed. Where it is stored comes from the environment.
+        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a YAML file on the
+            worker, or an earlier run (its id, or `last`). It provides all form fields left at their
+            defaults.
+        until: The last step; only the steps that it needs are run.
+        refresh: Steps to run again even if the store has them, with all that depend on them.
+        recipe: Everything that determines what is computed. The store is set in the environment.
 
     Returns:
-        Per step its artifact's reference, whether it was reused, and its counts.
+        The outcome of every step.
     """
     store = open_store(Settings())
     return run_steps(store, chosen_recipe(recipe, start_from, store), until, refresh)[1]
 
 
 def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
-    """The recipe that a form and what it starts from make together; raises `UserError` where they do not fit."""
+    """The recipe that results from a form and its `start_from`.
+
+    Raises `UserError` if they are incompatible, or if a form names code to run: anyone who can reach
+    the server could choose that code. Recipe files on the worker may name code.
+    """
+    own = list(form.own_code())
+    if own and deployment.id:
+        raise UserError(
+            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file on the "
+            "worker, and set start_from to that file"
+        )
     return with_changes(recipe_from(start_from, store.storage), form) if start_from else form
 
 
 def run_steps(
-    store: Store, recipe: Recipe, until: StepName = "report", refresh: Collection[str] = ()
+    store: Store, recipe: Recipe, until: str = "report", refresh: Collection[str] = ()
 ) -> tuple[str, Results]:
-    """Run or reuse the steps that `until` needs, in their order, within a flow; returns the run's id and results."""
+    """Run or reuse the steps that `until` needs, in order, within a flow.
+
+    Args:
+        store: The store for the artifacts.
+        recipe: The recipe to run.
+        until: The last step.
+        refresh: Steps to run again even if the store has them.
+
+    Returns:
+        The run's id, and the outcome of every step.
+    """
     results: Results = {}
     artifacts: dict[str, Reference] = {}
     hours = Settings().step_hours
-    kinds = [kind for kind in CURRICULUM if kind in needed_for(until)]
+    steps = steps_of(recipe)
+    kinds = needed_for(until, steps)
     with recorded_run(store, recipe, kinds, refresh) as log:
         again = log.left(refresh)
         for kind in kinds:
             started = time.monotonic()
-            verb: Verb = CURRICULUM[kind].with_options(timeout_seconds=hours * 3600)
+            task = TASKS[steps[kind].verb].with_options(timeout_seconds=hours * 3600)
             try:
-                results[kind] = verb(kind, recipe, dict(artifacts), kind in again).result()
+                result: StepResult = task(kind, recipe, dict(artifacts), kind in again).result()
             except TimeoutError as error:
-                raise RunError(f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS") from error
-            artifacts[kind] = Reference.model_validate(results[kind]["reference"])
-            log.step(artifacts[kind], results[kind]["reused"], time.monotonic() - started)
+                raise RunError(
+                    f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS"
+                ) from error
+            results[kind], artifacts[kind] = result, result.reference
+            log.step(result.reference, result.reused, time.monotonic() - started)
     return log.run.run_id, results

@@ -1,1 +1,1 @@
-"""Prefect tasks: one verb each, around the steps of the library."""
+"""Prefect tasks that wrap the steps of the library, one per verb."""

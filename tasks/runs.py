@@ -1,19 +1,28 @@
-"""The record of the flow run that is under way: begun before its first step, ended however the flow ends."""
+"""The record of the current flow run: written before its first step, finished however it ends."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from prefect.runtime import flow_run
 
-from cotpipe.config import Recipe
-from cotpipe.plan import name_artifacts
-from cotpipe.runs import RunLog
-from cotpipe.store import Store
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.log import RunLog
+from cotpipe.steps.plan import name_artifacts
+from cotpipe.store.artifacts import Store
 
 
 @contextmanager
-def recorded_run(store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]) -> Iterator[RunLog]:
-    """Write the run's record before, while and after the flow's steps `kinds` run in the `with` block."""
+def recorded_run(
+    store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]
+) -> Iterator[RunLog]:
+    """Keep the run's record while the steps run in the `with` block; yields its log.
+
+    Args:
+        store: The store of the run.
+        recipe: The recipe of the run.
+        kinds: The steps that will run.
+        refresh: Steps to run again even if the store has their artifacts.
+    """
     log = RunLog(store.storage, recipe, suffix=str(flow_run.get_id())[:8])
     artifacts = name_artifacts(recipe, store, log.left(refresh))
     log.plan(artifacts[kind] for kind in kinds)
@@ -22,7 +31,7 @@ def recorded_run(store: Store, recipe: Recipe, kinds: Collection[str], refresh: 
     except Exception as error:
         log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
         raise
-    except BaseException:  # Ctrl-C and Prefect's cancellation are no `Exception`s
+    except BaseException:  # Ctrl-C and Prefect's cancellation are not `Exception`s
         log.finish("interrupted")
         raise
     log.finish("completed")

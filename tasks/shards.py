@@ -1,4 +1,4 @@
-"""Shards as mapped Prefect tasks: side by side, at most a set number of them at a time."""
+"""Shards as mapped Prefect tasks, with bounded concurrency."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,13 +9,23 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cotpipe.settings import Settings
-from cotpipe.steps.step import Outcome
+from cotpipe.steps.runner import Outcome
+
+
+class _Threads(ThreadPoolTaskRunner[Any]):
+    """Prefect's thread pool; on Ctrl-C it does not wait for shards, which may take an hour."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is KeyboardInterrupt and self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+        super().__exit__(kind, error, traceback)
 
 
 def side_by_side(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
-    """Run the jobs of a step's shards as tasks; those that the store has show as `Cached`.
+    """Run the jobs of a step's shards as tasks; reused shards show as `Cached`.
 
-    All are tried before the first failure is raised, so that what can be finished is kept.
+    All shards run before the first failure is raised, so that successful ones are kept.
     """
 
     @task(name="generate", task_run_name="shard-{number}", cache_policy=NO_CACHE)
@@ -24,9 +34,9 @@ def side_by_side(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
         name = "Cached" if outcome.reused else "Completed"
         return Completed(name=name, message=str(outcome.reference), data=outcome)
 
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=Settings().shards_at_once)
+    runner = _Threads(max_workers=Settings().shards_at_once)
     with runner:
         futures = runner.map(generate, {"number": list(range(len(jobs)))})
         futures.wait()
-        outcomes: Any = futures.result()  # Prefect types it as futures of futures
+        outcomes: Any = futures.result()  # Prefect annotates it as futures of futures
     return list(outcomes)

@@ -1,21 +1,30 @@
-"""Shared by the tests: a tiny randomly initialised student, and the real data where it is at hand."""
+"""Shared by the tests: a tiny student, Prefect, one finished run of the whole flow, and the real data where it is at hand."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cotpipe.recipe.files import load_recipe
+from cotpipe.steps.runner import StepResult
+from tests.helpers.flow_runs import TINY
+from tests.helpers.prefect_server import start_prefect
+from tests.helpers.scheduling import SharedServersTogether
+from tests.helpers.sharing import close_shared_folder, once, open_shared_folder, shared_folder
+from tests.helpers.students import save_tiny_student
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run side by side
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+_CACHE = tempfile.TemporaryDirectory(prefix="cotpipe-tests-")
+os.environ["COTPIPE_CACHE"] = _CACHE.name  # not the user's; a worker of xdist has its own
 
 REAL_DATA = Path(os.environ.get("COTPIPE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 @pytest.fixture(scope="session")
@@ -25,28 +34,75 @@ def real_data() -> Path:
     return REAL_DATA
 
 
-@pytest.fixture(scope="session")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer Llama with random weights and a byte-level tokenizer, as a Hugging Face directory."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(
+        config, "workerinput"
+    ):  # the session's first process, not one of xdist's workers
+        open_shared_folder()
 
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    symbols = special + sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = CHAT_TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(symbols), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=None, eos_token_id=2, pad_token_id=0,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("student") / "tiny"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        close_shared_folder()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServersTogether:
+    return SharedServersTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rooms with long tests come first, so that no process ends with a long one while the others idle."""
+    items.sort(key=lambda item: not {"flows", "training", "tasks"} & set(item.path.parts))
+
+
+@pytest.fixture(scope="session")
+def tiny_student() -> Path:
+    return Path(once("student", save_tiny_student))
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[str]:
+    """Flows of this process go to the session's Prefect server; its address, for other processes."""
+    import prefect.context
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
+
+    address = once("prefect", start_prefect)
+    quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings({PREFECT_API_URL: address, **quiet}):
+        # Threads, and what is sent at the end of the process, know no settings but these.
+        settings = prefect.context.SettingsContext.get()
+        assert settings
+        prefect.context.GLOBAL_SETTINGS_CONTEXT = settings
+        yield address
+
+
+@pytest.fixture(scope="session")
+def finished(prefect, tiny_student) -> tuple[Path, dict[str, StepResult]]:
+    """A store with one finished run of the whole flow with the tiny student, to be read only; its results."""
+
+    def run(folder: Path) -> dict[str, Any]:
+        from flows.curriculum import curriculum
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("COTPIPE_STORE", str(folder))
+            results = curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))
+            return {kind: result.model_dump(mode="json") for kind, result in results.items()}
+
+    results = once("finished", run)
+    return shared_folder("finished"), {
+        kind: StepResult.model_validate(result) for kind, result in results.items()
+    }
+
+
+@pytest.fixture
+def copied(finished, prefect, tmp_path, monkeypatch) -> Path:
+    """A copy of the finished run's store, which is then the store of this test's flows and commands."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
+    folder = shutil.copytree(finished[0], tmp_path / "store")
+    monkeypatch.setenv("COTPIPE_STORE", str(folder))
     return folder

@@ -1,32 +1,33 @@
-"""The protocol of every text generation engine: requests in, samples out."""
+"""The protocol of text generation engines: requests in, completions out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cotpipe.errors import UserError
-from cotpipe.prompts import Message
+from cotpipe.extensions import Registry
+from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
-from cotpipe.rationale import split_thinking
-
-Report = Callable[[int, int], None]
-"""Called with how many answers are done, and out of how many."""
+from cotpipe.rationale.format import split_thinking
+from cotpipe.rationale.prompts import Message
+from cotpipe.settings import Settings
 
 
 @dataclass(frozen=True)
 class Model:
-    """Who answers: a checkpoint's folder, a hub id, or the name by which a server knows it."""
+    """The model to run: a checkpoint folder, a hub id, or a model name on a server."""
 
     name: str
     revision: str | None = None  # of a hub id
-    adapter: str | None = None  # folder of a LoRA adapter on top of it
+    adapter: str | None = None  # folder of a LoRA adapter
     chat_template: str | None = None  # Jinja text; default: the model's own
-    template_options: Mapping[str, Any] = field(default_factory=dict)  # what the template is rendered with
+    template_options: Mapping[str, Any] = field(default_factory=dict)  # template variables
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to answer."""
+    """A prompt to complete."""
 
     problem_id: str
     prompt: list[Message]
@@ -34,25 +35,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn; a temperature of 0 is greedy."""
+    """Sampling parameters; a temperature of 0 means greedy decoding."""
 
     num_samples: int
     temperature: float
     max_new_tokens: int
     seed: int
     top_p: float = 1.0
-    stop: tuple[str, ...] = ()  # texts before which an answer ends
+    stop: tuple[str, ...] = ()  # stop strings, not included in the completion
 
     def seed_of(self, problem_id: str, number: int) -> int:
-        """The seed of one sample, below 2**31; engines that sample each answer on its own use it."""
+        """The seed of one sample, below 2**31, for engines with per-request seeds."""
         return named_seed(self.seed, "sample", problem_id, number) % 2**31
 
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer, without what the model only thought.
+    """A completion, with the model's thinking split off.
 
-    `num_tokens` counts thoughts and the end token, too; `truncated` says that it was cut off before that.
+    `num_tokens` includes thinking and the end token; `truncated` means that it hit the token limit.
     """
 
     text: str
@@ -62,26 +63,57 @@ class Generated:
 
 
 class Engine(Protocol):
-    """Anything that answers prompts."""
+    """Generates completions for prompts."""
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
-        """Answer every request `sampling.num_samples` times; one list of samples per request, in their order.
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
+        """Generate `sampling.num_samples` completions per request; one list per request, in order.
 
-        Raises `UserError` for a prompt that leaves no room for an answer, and what else the user can set right.
+        Args:
+            requests: The prompts.
+            sampling: Sampling parameters.
+            progress: Receives the number of finished completions.
+
+        Raises `UserError` for a prompt that leaves no room for a completion, and other user errors.
         """
         ...
 
 
+Opener = Callable[[Model, Settings], AbstractContextManager[Engine]]
+"""Opens an engine with a model for a `with` block; raises `UserError` if the engine is not
+installed or cannot open the model."""
+
+engines: Registry[Opener] = Registry("engine")
+
+
 def as_generated(text: str, num_tokens: int, truncated: bool, thoughts: str = "") -> Generated:
-    """An answer from what a model wrote; thoughts in it (`<think>`) are put apart."""
-    inside, visible = split_thinking(text.encode("utf-8", "replace").decode())  # half a character is none
+    """Build a completion from model output; splits off inline thinking (`<think>`).
+
+    Args:
+        text: The generated text.
+        num_tokens: Number of generated tokens.
+        truncated: Whether generation stopped at the token limit.
+        thoughts: Thinking that the engine returned separately.
+    """
+    # A truncated text may end in a lone surrogate, which cannot be encoded.
+    inside, visible = split_thinking(text.encode("utf-8", "replace").decode())
     return Generated(visible, num_tokens, truncated, thoughts or inside)
 
 
-def tokens_of(request: Request, sampling: Sampling, model: Model, tokenizer: Any, context: int) -> list[int]:
-    """The prompt of a request as the model reads it.
+def tokens_of(
+    request: Request, sampling: Sampling, model: Model, tokenizer: Any, context: int
+) -> list[int]:
+    """Render and tokenize the prompt of a request.
 
-    Raises `UserError` where it leaves no room for `sampling.max_new_tokens` in a context of so many tokens.
+    Args:
+        request: The request.
+        sampling: Sampling parameters.
+        model: The model, with its chat template and template options.
+        tokenizer: The model's Hugging Face tokenizer.
+        context: Context length of the model in tokens.
+
+    Raises `UserError` if prompt plus `sampling.max_new_tokens` exceeds the context.
     """
     text = tokenizer.apply_chat_template(
         request.prompt,
@@ -93,8 +125,8 @@ def tokens_of(request: Request, sampling: Sampling, model: Model, tokenizer: Any
     tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
     if len(tokens) + sampling.max_new_tokens > context:
         raise UserError(
-            f"problem {request.problem_id}: its prompt takes {len(tokens)} tokens, and with {sampling.max_new_tokens} "
-            f"new ones that is more than {model.name}'s context of {context}; lower max_new_tokens, take the problem "
-            "out, or choose a model with a longer context"
+            f"problem {request.problem_id}: prompt ({len(tokens)} tokens) plus max_new_tokens "
+            f"({sampling.max_new_tokens}) exceed {model.name}'s context of {context}; lower "
+            "max_new_tokens, remove the problem, or choose a model with a longer context"
         )
     return tokens

@@ -1,4 +1,4 @@
-"""The `openai` engine: any OpenAI-compatible server, vLLM's first; many requests at once, patient with failures."""
+"""The `openai` engine: concurrent requests with retries to OpenAI-compatible servers."""
 
 import asyncio
 import logging
@@ -10,25 +10,38 @@ from typing import Any
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel, Field, ValidationError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
-from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated
-from cotpipe.engines.servers import CanHealError, RateWindow, Server, Servers
+from cotpipe.engines.base import (
+    Generated,
+    Model,
+    Request,
+    Sampling,
+    as_generated,
+    engines,
+)
+from cotpipe.engines.servers import RateWindow, RetryableError, Server, Servers
 from cotpipe.errors import TransientError, UserError
+from cotpipe.progress import Progress
 from cotpipe.settings import Settings
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line a request
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at INFO
 
-_HEALING = {408, 409, 425, 429}
+_RETRYABLE = {408, 409, 425, 429}
 _CHARACTERS_PER_TOKEN = 3
-"""A low guess, for the limit of tokens per minute alone."""
+"""A conservative estimate, used only for the tokens-per-minute limit."""
 _ATTEMPTS_AT_START = 4
 
 
 class _Message(BaseModel):
     content: str | None = None
-    reasoning: str | None = None  # vLLM's name
-    reasoning_content: str | None = None  # what others call it
+    reasoning: str | None = None  # name in vLLM
+    reasoning_content: str | None = None  # name in other servers
 
 
 class _Choice(BaseModel):
@@ -41,17 +54,18 @@ class _Usage(BaseModel):
 
 
 class _Completion(BaseModel):
-    """What is read of a server's answer."""
+    """The parts of a server's response that are used."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage
 
 
 class OpenAIEngine:
-    """Sends every sample as a request of its own, with its own seed, to the servers of `settings.servers`.
+    """Sends every sample as a separate request, with its own seed, to `settings.servers`.
 
-    What can heal (429, 5xx, time limits, lost connections, cut-off answers) is repeated with growing, jittered waits.
-    Threads may call `generate` at the same time; bounds and limits hold for all of them together.
+    Retryable failures (429, 5xx, timeouts, lost connections, truncated responses) are retried with
+    jittered exponential backoff. `generate` is thread-safe; concurrency and rate limits apply to
+    all threads together.
     """
 
     def __init__(self, model: Model, settings: Settings, portal: BlockingPortal) -> None:
@@ -60,7 +74,9 @@ class OpenAIEngine:
         key = settings.server_key.get_secret_value() if settings.server_key else None
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.server_concurrency),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=settings.server_concurrency
+            ),
             timeout=httpx.Timeout(settings.server_timeout, connect=10.0),
             verify=ssl.create_default_context(),
         )
@@ -68,22 +84,26 @@ class OpenAIEngine:
         self._requests = RateWindow(settings.requests_per_minute, "COTPIPE_REQUESTS_PER_MINUTE")
         self._tokens = RateWindow(settings.tokens_per_minute, "COTPIPE_TOKENS_PER_MINUTE")
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
-        """See `Engine.generate`. Raises `RunError` for a request that no repetition heals."""
-        answers = self._portal.call(self._answer_all, requests, sampling, report)
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
+        """See `Engine.generate`. Raises `TransientError` if a request fails after all retries."""
+        answers = self._portal.call(self._answer_all, requests, sampling, progress)
         size = sampling.num_samples
         return [answers[start : start + size] for start in range(0, len(answers), size)]
 
     async def check(self) -> None:
-        """Raise `UserError` where no server can be reached, or one serves another model or refuses the key."""
-        found = await asyncio.gather(*(self._check(server) for server in self._servers.all), return_exceptions=True)
+        """Raise `UserError` if no server responds, or one lacks the model or rejects the key."""
+        found = await asyncio.gather(
+            *(self._check(server) for server in self._servers.all), return_exceptions=True
+        )
         for error in found:
-            if error and not isinstance(error, CanHealError):
+            if error and not isinstance(error, RetryableError):
                 raise error
         if all(found):
             raise UserError(
-                f"no server answers: {'; '.join(map(str, found))}; start one (vllm serve {self._model.name}), "
-                "or set COTPIPE_SERVERS"
+                f"no server responds: {'; '.join(map(str, found))}; start one "
+                f"(vllm serve {self._model.name}), or set COTPIPE_SERVERS"
             )
 
     async def _check(self, server: Server) -> None:
@@ -93,24 +113,27 @@ class OpenAIEngine:
                 try:
                     served = [one["id"] for one in response.json()["data"]]
                 except (ValueError, KeyError, TypeError) as error:
-                    raise CanHealError(f"{server.url} lists its models in no known form") from error
+                    raise RetryableError(f"{server.url} sent an invalid list of models") from error
                 if self._model.name not in served:
                     raise UserError(
-                        f"{server.url} serves {', '.join(served) or 'no model'}, not {self._model.name}; set "
-                        "teacher.model to what it serves, or COTPIPE_SERVERS to a server of that model"
+                        f"{server.url} serves {', '.join(served) or 'no model'}, not "
+                        f"{self._model.name}; set teacher.model to a model that it serves, or "
+                        f"COTPIPE_SERVERS to a server of {self._model.name}"
                     )
 
-    async def _answer_all(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[Generated]:
+    async def _answer_all(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[Generated]:
         total = len(requests) * sampling.num_samples
         done = 0
-        report(done, total)
+        progress(done, total)
 
         async def answer(request: Request, number: int) -> Generated:
             nonlocal done
             async with self._slots:
                 generated = await self._answer(request, number, sampling)
             done += 1
-            report(done, total)
+            progress(done, total)
             return generated
 
         tasks = [
@@ -133,14 +156,16 @@ class OpenAIEngine:
                     await self._requests.take(1)
                     await self._tokens.take(size + sampling.max_new_tokens)
                     async with self._servers.turn() as server:
-                        response = await self._send(server, "POST", "chat/completions", body, request)
+                        response = await self._send(
+                            server, "POST", "chat/completions", body, request
+                        )
                         return _read(response, server)
-        except CanHealError as error:
+        except RetryableError as error:
             raise TransientError(
-                f"problem {request.problem_id}: no answer after {self._settings.server_attempts} attempts: {error}; "
-                "see to the server and run again: finished shards are kept"
+                f"problem {request.problem_id}: no response after {self._settings.server_attempts} "
+                f"attempts: {error}; check the server and run again: finished shards are kept"
             ) from error
-        raise AssertionError("the last attempt answers or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def _body(self, request: Request, number: int, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -160,50 +185,65 @@ class OpenAIEngine:
         return body
 
     async def _send(
-        self, server: Server, method: str, path: str, body: dict[str, Any] | None, request: Request | None = None
+        self,
+        server: Server,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        request: Request | None = None,
     ) -> httpx.Response:
-        """One request and its answer, if that is a good one."""
+        """Send a request; returns a successful response, or raises."""
         url = f"{server.url}/{path}"
         try:
             async with asyncio.timeout(self._settings.server_timeout):
                 response = await self._client.request(method, url, json=body)
         except TimeoutError as error:
-            raise CanHealError(f"{server.url} did not answer in {self._settings.server_timeout:g} s") from error
+            raise RetryableError(
+                f"{server.url} did not respond within {self._settings.server_timeout:g} s"
+            ) from error
         except httpx.TransportError as error:
             gone = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            raise CanHealError(f"{server.url}: {str(error) or type(error).__name__}", is_gone=gone) from error
-        if response.status_code in _HEALING or response.status_code >= 500:
-            reason = f"{server.url} answers {response.status_code}"
-            raise CanHealError(reason, retry_after=_seconds(response.headers.get("Retry-After")))
+            raise RetryableError(
+                f"{server.url}: {str(error) or type(error).__name__}", is_gone=gone
+            ) from error
+        if response.status_code in _RETRYABLE or response.status_code >= 500:
+            reason = f"{server.url} returned status {response.status_code}"
+            raise RetryableError(reason, retry_after=_seconds(response.headers.get("Retry-After")))
         if response.status_code in (401, 403):
             raise UserError(
-                f"{server.url} refuses the key ({response.status_code}); set COTPIPE_SERVER_KEY to one that it takes"
+                f"{server.url} rejects the key ({response.status_code}); set COTPIPE_SERVER_KEY to "
+                "a valid one"
             )
         if response.is_error:
             whose = f"problem {request.problem_id}: " if request else ""
             raise UserError(
-                f"{whose}{server.url} refuses the request ({response.status_code}): {_message(response)}; if the "
-                "prompt is too long, lower max_new_tokens, take the problem out, or serve a longer context"
+                f"{whose}{server.url} rejects the request ({response.status_code}): "
+                f"{_message(response)}; if the prompt is too long, lower max_new_tokens, remove the "
+                "problem, or serve a longer context"
             )
         return response
 
     def _retrying(self, attempts: int) -> AsyncRetrying:
         return AsyncRetrying(
-            retry=retry_if_exception_type(CanHealError),
+            retry=retry_if_exception_type(RetryableError),
             wait=wait_exponential_jitter(initial=0.25, max=30),
             stop=stop_after_attempt(attempts),
             reraise=True,
         )
 
 
+@engines.register("openai")
 @contextmanager
 def open_servers(model: Model, settings: Settings) -> Iterator[OpenAIEngine]:
-    """The engine, once at least one of its servers was seen to serve the model.
+    """Open the engine after checking that at least one server serves the model.
 
-    Raises `UserError` for no server, another model, or a key that is refused.
+    Raises `UserError` if no server is reachable, or one lacks the model or rejects the key.
     """
     if not settings.servers:
-        raise UserError("the openai engine needs a server: set COTPIPE_SERVERS, for example http://127.0.0.1:8000/v1")
+        raise UserError(
+            "the openai engine needs a server: set COTPIPE_SERVERS, for example to "
+            "http://127.0.0.1:8000/v1"
+        )
     with start_blocking_portal() as portal:
         engine = OpenAIEngine(model, settings, portal)
         try:
@@ -217,7 +257,7 @@ def _read(response: httpx.Response, server: Server) -> Generated:
     try:
         completion = _Completion.model_validate_json(response.content)
     except ValidationError as error:
-        raise CanHealError(f"{server.url} sent something that is no completion, or half of one") from error
+        raise RetryableError(f"{server.url} sent an invalid or incomplete completion") from error
     choice = completion.choices[0]
     return as_generated(
         choice.message.content or "",
@@ -228,7 +268,7 @@ def _read(response: httpx.Response, server: Server) -> Generated:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header in seconds; dates, which no inference server sends, are not read."""
+    """Parse a Retry-After header in seconds; dates are ignored, as no model server sends them."""
     try:
         return min(max(float(retry_after), 0.0), 600.0) if retry_after else None
     except ValueError:
@@ -236,7 +276,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _message(response: httpx.Response) -> str:
-    """What a server says about its refusal, on one line."""
+    """The error message of a response, on one line."""
     try:
         said = response.json()
         text = said["error"]["message"] if "error" in said else said["message"]

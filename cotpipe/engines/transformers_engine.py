@@ -1,26 +1,35 @@
-"""The `transformers` engine: a checkpoint in this process, on a CPU or one GPU; finished answers leave the batch."""
+"""The `transformers` engine: runs a checkpoint in this process, on a CPU or one GPU.
+
+Completions are generated in batches; finished ones are replaced by waiting ones.
+"""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
-
-from cotpipe.engines.base import Generated, Model, Report, Request, Sampling, as_generated, tokens_of
+from cotpipe.engines.base import (
+    Generated,
+    Model,
+    Request,
+    Sampling,
+    as_generated,
+    engines,
+    tokens_of,
+)
 from cotpipe.errors import UserError
-from cotpipe.hardware import fast_dtype, generation_attention
+from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
+from cotpipe.settings import Settings
 
 _STRETCH = 96
-"""Tokens that a batch writes before its finished answers leave it and waiting ones join."""
+"""Tokens to generate before finished completions are replaced by waiting ones."""
 
 
 @dataclass
 class _Answer:
-    """One answer in the making."""
+    """A completion in progress."""
 
     request: int  # index of its request
     prompt: list[int]
@@ -28,13 +37,20 @@ class _Answer:
 
 
 class TransformersEngine:
-    """Holds one model for as long as it lives; at most `batch_size` answers are written at a time.
+    """Holds one model for its lifetime; generates at most `batch_size` completions at a time.
 
-    Answers are drawn batch by batch, so the same requests in the same order give the same samples, and others do not.
+    Sampling is seeded per call, so samples are reproducible only for the same requests in the same
+    order.
     """
 
     def __init__(self, model: Model, batch_size: int) -> None:
-        disable_progress_bar()  # loading is short; the step reports what takes long
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        from cotpipe.hardware.devices import fast_dtype, generation_attention
+
+        disable_progress_bar()  # the step reports progress
         self._source = model
         self._turn = threading.Lock()  # shards take turns
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,11 +59,16 @@ class TransformersEngine:
                 model.name, revision=model.revision, padding_side="left"
             )
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                model.name, revision=model.revision, dtype=fast_dtype(), attn_implementation=generation_attention()
+                model.name,
+                revision=model.revision,
+                dtype=fast_dtype(),
+                attn_implementation=generation_attention(),
             )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
-            raise UserError(f"cannot open {model.name!r} as a causal language model: {first}") from error
+            raise UserError(
+                f"cannot open {model.name!r} as a causal language model: {first}"
+            ) from error
         if model.adapter:
             from peft import PeftModel
 
@@ -55,20 +76,33 @@ class TransformersEngine:
         self._model = loaded.to(self._device).eval()
         self._batch_size = batch_size
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
         """See `Engine.generate`."""
         with self._turn:
-            return self._generate(requests, sampling, report)
+            return self._generate(requests, sampling, progress)
 
-    def _generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
+    def _generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
+        import torch
+
         prompts = [self._tokens(request, sampling) for request in requests]
-        waiting = [_Answer(index, prompt) for index, prompt in enumerate(prompts) for _ in range(sampling.num_samples)]
+        waiting = [
+            _Answer(index, prompt)
+            for index, prompt in enumerate(prompts)
+            for _ in range(sampling.num_samples)
+        ]
         total = len(waiting)
         samples: list[list[Generated]] = [[] for _ in requests]
-        torch.manual_seed(named_seed(sampling.seed, *(request.problem_id for request in requests)) % 2**63)
-        report(0, total)
+        torch.manual_seed(
+            named_seed(sampling.seed, *(request.problem_id for request in requests)) % 2**63
+        )
+        progress(0, total)
         while waiting:
-            # Similar lengths need little padding; the shortest first, so that the long ones gather in full batches.
+            # Batch similar lengths to reduce padding; shortest first, so that long ones accumulate
+            # into full batches.
             waiting.sort(key=lambda answer: len(answer.prompt) + len(answer.written))
             batch, waiting = waiting[: self._batch_size], waiting[self._batch_size :]
             self._write_on(batch, sampling)
@@ -77,7 +111,7 @@ class TransformersEngine:
                     samples[answer.request].append(self._read(answer, sampling))
                 else:
                     waiting.append(answer)
-            report(total - len(waiting), total)
+            progress(total - len(waiting), total)
         return samples
 
     def _tokens(self, request: Request, sampling: Sampling) -> list[int]:
@@ -85,21 +119,31 @@ class TransformersEngine:
         return tokens_of(request, sampling, self._source, self._tokenizer, context)
 
     def _write_on(self, batch: list[_Answer], sampling: Sampling) -> None:
-        """Let every answer of the batch grow by up to `_STRETCH` tokens."""
+        """Generate up to `_STRETCH` more tokens for every completion in the batch."""
+        import torch
+
         texts = {"input_ids": [answer.prompt + answer.written for answer in batch]}
         padded = self._tokenizer.pad(texts, return_tensors="pt").to(self._device)
         drawn: dict[str, Any] = {"do_sample": False, "top_p": None}
         if sampling.temperature:
-            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+            drawn = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+            }
         room = sampling.max_new_tokens - min(len(answer.written) for answer in batch)
         with torch.inference_mode():
-            output = self._model.generate(**padded, **drawn, max_new_tokens=min(_STRETCH, room), top_k=None)
-        for answer, tokens in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+            output = self._model.generate(
+                **padded, **drawn, max_new_tokens=min(_STRETCH, room), top_k=None
+            )
+        for answer, tokens in zip(
+            batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True
+        ):
             grown = answer.written + tokens[: self._end(tokens)]
             answer.written = grown[: sampling.max_new_tokens]
 
     def _end(self, tokens: list[int]) -> int:
-        """How many of the tokens belong to the answer: up to its end token, which counts."""
+        """The number of tokens up to and including the end token."""
         end = self._tokenizer.eos_token_id
         return tokens.index(end) + 1 if end in tokens else len(tokens)
 
@@ -121,3 +165,10 @@ class TransformersEngine:
         if ends:
             return as_generated(text[: min(ends)], len(answer.written), truncated=False)
         return as_generated(text, len(answer.written), truncated=not self._has_ended(answer))
+
+
+@engines.register("transformers")
+@contextmanager
+def open_transformers(model: Model, settings: Settings) -> Iterator[TransformersEngine]:
+    """Open a model in this process with transformers."""
+    yield TransformersEngine(model, settings.engine_batch)

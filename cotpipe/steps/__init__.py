@@ -1,1 +1,1 @@
-"""The pipeline's steps: each reads artifacts and writes one."""
+"""The steps of the pipeline: each reads artifacts and writes one."""

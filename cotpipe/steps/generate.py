@@ -1,43 +1,64 @@
-"""Generation in shards: each is an artifact of its own, so that a crash costs one shard and no answer is paid twice."""
+"""Generation in shards.
+
+Each shard is an artifact, so a crash loses at most the shards in progress, and no answer is
+generated twice.
+"""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from cotpipe.engines.base import Engine, Generated, Report, Request, Sampling
+from cotpipe.data.rows import Generation, read_rows, write_rows
+from cotpipe.engines.base import Engine, Generated, Request, Sampling
 from cotpipe.errors import RunError, UserError
-from cotpipe.records import SHARDS, digest
-from cotpipe.rows import Generation, read_rows, write_rows
+from cotpipe.progress import Progress
 from cotpipe.steps.step import Step, Work
+from cotpipe.store.records import SHARDS, digest
 
 _FILE = "generations.parquet"
 
 
 def generate(
-    work: Work, engine: "SharedEngine", identity: Mapping[str, Any], requests: Sequence[Request], sampling: Sampling
+    work: Work,
+    engine: "SharedEngine",
+    identity: Mapping[str, Any],
+    requests: Sequence[Request],
+    sampling: Sampling,
 ) -> list[list[Generated]]:
-    """Answer every request, shard by shard; one list of samples per request, in their order.
+    """Answer every request in shards; returns one list of samples per request, in order.
 
-    `identity` says who answers: together with the requests and the sampling it names a shard, so shards are reused by
-    every step that asks the same.
+    Args:
+        work: The work of the calling step; the shards become parts of its artifact.
+        engine: The engine that generates, opened only if a shard is missing.
+        identity: Identifies the model. A shard's fingerprint covers it, the requests and the
+            sampling parameters, so any step with the same requests reuses the shard.
+        requests: The requests, one per problem.
+        sampling: Sampling parameters.
     """
     size = work.settings.shard_size
     shards = [requests[start : start + size] for start in range(0, len(requests), size)]
-    progress = _Progress(work, [len(shard) * sampling.num_samples for shard in shards])
+    total = _Total(work.progress, [len(shard) * sampling.num_samples for shard in shards])
     steps = [
-        _shard(shard, dict(identity), sampling, engine, partial(progress.tell, number))
+        _shard(shard, dict(identity), sampling, engine, _ShardProgress(total, number))
         for number, shard in enumerate(shards)
     ]
-    files = work.make(steps, _FILE, progress.tell_all)
-    return [samples for shard, file in zip(shards, files, strict=True) for samples in _read(file, len(shard), sampling)]
+    files = work.shards(steps, _FILE, total.complete)
+    return [
+        samples
+        for shard, file in zip(shards, files, strict=True)
+        for samples in _read(file, len(shard), sampling)
+    ]
 
 
 def _shard(
-    requests: Sequence[Request], identity: dict[str, Any], sampling: Sampling, engine: "SharedEngine", report: Report
+    requests: Sequence[Request],
+    identity: dict[str, Any],
+    sampling: Sampling,
+    engine: "SharedEngine",
+    progress: Progress,
 ) -> Step:
     fields = {
         "answered_by": identity,
@@ -46,9 +67,11 @@ def _shard(
     }
 
     def run(work: Work) -> dict[str, int]:
-        answers = engine.generate(requests, sampling, report)
+        answers = engine.generate(requests, sampling, progress)
         rows = [
-            Generation(request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated)
+            Generation(
+                request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated
+            )
             for request, samples in zip(requests, answers, strict=True)
             for number, one in enumerate(samples)
         ]
@@ -59,14 +82,17 @@ def _shard(
 
 
 def _read(file: Path, num_requests: int, sampling: Sampling) -> list[list[Generated]]:
-    answers = [Generated(row.text, row.num_tokens, row.truncated, row.thoughts) for row in read_rows(file, Generation)]
+    answers = [
+        Generated(row.text, row.num_tokens, row.truncated, row.thoughts)
+        for row in read_rows(file, Generation)
+    ]
     size = sampling.num_samples
     assert len(answers) == num_requests * size, "a shard answers every request once per sample"
     return [answers[start : start + size] for start in range(0, len(answers), size)]
 
 
 class SharedEngine:
-    """The engine that all shards of a step share, opened by the first that needs it, closed with the step."""
+    """The engine shared by all shards of a step: opened on first use, closed with the step."""
 
     def __init__(self, opener: Callable[[], AbstractContextManager[Engine]]) -> None:
         self._opener, self._stack = opener, ExitStack()
@@ -80,8 +106,10 @@ class SharedEngine:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, report: Report) -> list[list[Generated]]:
-        """See `Engine.generate`. What could not be opened, or answers no more, is not tried again by other shards."""
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
+        """See `Engine.generate`. After a failure, all further shards fail with the same error."""
         with self._opening:
             if self._broken:
                 raise self._broken
@@ -91,26 +119,43 @@ class SharedEngine:
                 self._broken = error
                 raise
         try:
-            return self._engine.generate(requests, sampling, report)
+            return self._engine.generate(requests, sampling, progress)
         except RunError as error:
             self._broken = error
             raise
 
 
-class _Progress:
-    """What all shards together have done, reused ones included."""
+class _Total:
+    """The total progress of all shards, including reused ones."""
 
-    def __init__(self, work: Work, sizes: Sequence[int]) -> None:
-        self._work, self._sizes = work, sizes
+    def __init__(self, progress: Progress, sizes: Sequence[int]) -> None:
+        self.progress, self._sizes = progress, sizes  # answers per shard
         self._done = [0] * len(sizes)
         self._lock = threading.Lock()
 
-    def tell(self, shard: int, done: int, _: int) -> None:
-        """So many answers of a shard are done."""
+    def set(self, shard: int, done: int) -> None:
+        """Record how many answers of a shard are done."""
         with self._lock:
             self._done[shard] = done
-            self._work.report(sum(self._done), sum(self._sizes), {})
+            self.progress(sum(self._done), sum(self._sizes))
 
-    def tell_all(self, shard: int) -> None:
-        """A shard is there."""
-        self.tell(shard, self._sizes[shard], self._sizes[shard])
+    def complete(self, shard: int) -> None:
+        """Record a shard as complete."""
+        self.set(shard, self._sizes[shard])
+
+
+@dataclass(frozen=True)
+class _ShardProgress:
+    """The `Progress` of one shard, forwarded to that of its step."""
+
+    total: _Total
+    shard: int
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
+        self.total.set(self.shard, done)
+
+    def note(self, text: str) -> None:
+        self.total.progress.note(text)
+
+    def log(self, line: str) -> None:
+        self.total.progress.log(line)

@@ -1,26 +1,49 @@
-"""The report step: from the evaluations of all checkpoints to `report.md`, its pictures and a table of the results."""
+"""The report step: results of every checkpoint as text, tables and plots."""
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cotpipe.pictures import draw_results, draw_training
-from cotpipe.report import CHECKPOINTS, TITLES, Summary, read_evaluations, summarise, write_report
-from cotpipe.rows import Result, TeacherOutcome, read_rows, write_rows
-from cotpipe.steps.step import Work
+from cotpipe.data.rows import Result, TeacherOutcome, read_rows, write_rows
+from cotpipe.recipe.model import Recipe
+from cotpipe.report.pictures import draw_results, draw_training
+from cotpipe.report.summary import Summary, read_evaluations, summarise
+from cotpipe.report.written import write_report
+from cotpipe.steps.step import Step, Work
+
+
+def step(recipe: Recipe) -> Step:
+    """The step that reports on all checkpoints of a recipe."""
+    evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
+    return Step(
+        kind="report",
+        version=2,
+        inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
+        fields=lambda recipe: recipe.identity(),
+        run=report,
+        verb="report",
+        shows="report.md",
+    )
 
 
 def report(work: Work) -> dict[str, int]:
     """Write `report.md`, `results.png`, `training.png` and `results.parquet`."""
-    files = {name: work.input(f"evaluation-{name}", "evaluations.parquet") for name in CHECKPOINTS}
-    rows = read_evaluations(files)
-    logs = {stage: _read_log(work, stage) for stage in CHECKPOINTS[1:]}
-    optimizer_steps = {stage: int(log["step"].max()) if len(log) else 0 for stage, log in logs.items()}
+    recipe = work.recipe
+    rows = read_evaluations(
+        {
+            name: work.input(f"evaluation-{name}", "evaluations.parquet")
+            for name in recipe.checkpoints
+        }
+    )
+    logs = {stage.name: _read_log(work, stage.name) for stage in recipe.stages}
+    optimizer_steps = {
+        stage: int(log["step"].max()) if len(log) else 0 for stage, log in logs.items()
+    }
     teacher = list(read_rows(work.input("rationales", "teacher.parquet"), TeacherOutcome))
-    results = [_result(summarise(name, rows[name])) for name in CHECKPOINTS]
+    results = [_result(summarise(name, rows[name])) for name in recipe.checkpoints]
     write_rows(work.output / "results.parquet", Result, results)
-    draw_results(work.output / "results.png", results, TITLES)
-    draw_training(work.output / "training.png", logs, TITLES)
-    write_report(work.output / "report.md", work.recipe, rows, optimizer_steps, teacher)
+    draw_results(work.output / "results.png", results)
+    draw_training(work.output / "training.png", logs, recipe.stages)
+    write_report(work.output / "report.md", recipe, rows, optimizer_steps, teacher)
     return {"problems": len(rows["base"])}
 
 

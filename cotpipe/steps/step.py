@@ -1,228 +1,92 @@
-"""What a step is, and how one is run: reuse what the store has, else build it in a draft and commit it."""
+"""The definition of a step, and what it has access to while it runs (see `runner`)."""
 
-import ctypes
-import gc
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
-from safetensors import SafetensorError
-
-from cotpipe.checkpoints import Checkpoints
-from cotpipe.config import Recipe
-from cotpipe.errors import RunError, UserError
-from cotpipe.leases import holder, try_lease
-from cotpipe.records import Record, Reference, fingerprint_of, package_versions
+from cotpipe.errors import UserError
+from cotpipe.progress import Progress
+from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
-from cotpipe.store import Store
+from cotpipe.store.artifacts import Store
+from cotpipe.store.records import Record, Reference, fingerprint_of
+from cotpipe.store.training_states import TrainingStates
 
-
-class Report(Protocol):
-    """Progress of a step."""
-
-    def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Tell how much is done, out of how much, and figures worth seeing."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Tell why nothing is being done."""
-        ...
-
-    def log(self, line: str) -> None:
-        """Pass on a line that a working process has written."""
-        ...
-
-
-class Silent:
-    """A `Report` that nobody looks at."""
-
-    def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Tell nobody."""
-
-    def note(self, text: str) -> None:
-        """Tell nobody."""
-
-    def log(self, line: str) -> None:
-        """Tell nobody."""
+Verb = Literal["prepare", "train", "mine", "evaluate", "report"]
+"""The kind of work that a step does; selects the task that runs it."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a step works with."""
+    """Everything that a step has access to while it makes its artifact."""
 
     recipe: Recipe
     settings: Settings
-    input: Callable[[str, str], Path]  # (kind, name of a file or folder) -> where it lies on this machine
-    output: Path  # the folder to fill
-    checkpoints: Checkpoints
-    report: Report
-    inputs: Mapping[str, Reference]  # the artifacts that it reads, by kind
-    make: Callable[[Sequence["Step"], str, Callable[[int], None]], list[Path]]
-    """Makes or reuses shards; takes a file's name, returns its path in each, tells which shard is there."""
-    stored: Callable[[Reference, str], Path]  # like `input`, of an artifact that the recipe names
+    store: Store
+    inputs: Mapping[str, Reference]  # the artifacts to read, by kind
+    output: Path  # the directory to write to
+    training_states: TrainingStates
+    progress: Progress
+    run_all: Callable[[Sequence["Step"], Callable[[int], None]], list[Record]]
+    """Makes or reuses the artifacts of several steps; calls back with the index of each."""
+    parts: list[Reference] = field(default_factory=list)
+    """Further artifacts used, for the record: shards, and artifacts that the recipe refers to."""
+
+    def input(self, kind: str, name: str) -> Path:
+        """The local path of a file or directory of an input; fetches only that."""
+        record = self.store.record(self.inputs[kind])
+        assert record, f"{self.inputs[kind]} is committed before a step reads it"
+        return self.store.path(record, name)
+
+    def stored(self, reference: Reference, name: str) -> Path:
+        """Like `input`, for an artifact that the recipe refers to; it is added to `parts`.
+
+        Raises `UserError` if the store does not have it.
+        """
+        record = self.store.check(reference)
+        if record is None:
+            raise UserError(
+                f"{reference} is not in the store {self.store.storage.address}, or is damaged; choose "
+                "another (if it was promoted: cotpipe promote --undo, or cotpipe promote RUN)"
+            )
+        self.parts.append(reference)
+        return self.store.path(record, name)
+
+    def shards(self, steps: Sequence["Step"], name: str, done: Callable[[int], None]) -> list[Path]:
+        """Make or reuse shards, and add them to `parts`; returns local paths of their files `name`.
+
+        Calls `done`, from any thread, with the index of each finished shard.
+        """
+        records = self.run_all(steps, done)
+        self.parts.extend(record.reference for record in records)
+        return [self.store.path(record, name) for record in records]
+
+
+def _no_gpus(recipe: Recipe, settings: Settings) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One arrow of the pipeline: reads artifacts and recipe fields, writes one artifact of its kind."""
+    """A step of the pipeline: reads artifacts and recipe fields, writes one artifact."""
 
     kind: str
-    version: int  # raised whenever the code gives another content for the same inputs
-    inputs: tuple[str, ...]  # kinds of the artifacts that it reads
-    fields: Callable[[Recipe], dict[str, Any]]  # everything in the recipe that can change its content
-    run: Callable[[Work], dict[str, int]]  # returns counts of rows kept and dropped
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a step."""
-
-    reference: Reference
-    reused: bool
-    record: Record
+    version: int  # bumped whenever the code makes different content from the same inputs
+    inputs: tuple[str, ...]  # kinds of the artifacts to read
+    fields: Callable[[Recipe], dict[str, Any]]
+    """All recipe fields that can change the content; part of the fingerprint."""
+    run: Callable[[Work], dict[str, int]]
+    """Fills `work.output`; returns counts, such as rows kept and dropped."""
+    verb: Verb = "prepare"
+    gpus: Callable[[Recipe, Settings], int] = _no_gpus
+    """Number of GPUs: 0 for steps that only read, count, or query a server."""
+    shows: str | None = None
+    """File or directory of the artifact to link in the Prefect UI."""
 
 
 def reference_of(step: Step, recipe: Recipe, inputs: Mapping[str, Reference]) -> Reference:
-    """The name of the artifact that a step makes of a recipe and the artifacts before it."""
+    """The reference of the artifact that a step makes from a recipe and its inputs."""
     fingerprints = {kind: inputs[kind].fingerprint for kind in step.inputs}
     fingerprint = fingerprint_of(step.kind, step.version, step.fields(recipe), fingerprints)
     return Reference(kind=step.kind, fingerprint=fingerprint)
-
-
-def one_after_the_other(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
-    """Run the jobs of a step's shards; see `StepRunner.side_by_side`."""
-    return [job() for job in jobs]
-
-
-@dataclass(frozen=True)
-class StepRunner:
-    """Runs steps on one store."""
-
-    store: Store
-    settings: Settings
-    report: Report
-    side_by_side: Callable[[Sequence[Callable[[], Outcome]]], list[Outcome]] = one_after_the_other
-
-    def run(
-        self,
-        step: Step,
-        recipe: Recipe,
-        inputs: Mapping[str, Reference],
-        refresh: bool = False,
-        device: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> Outcome:
-        """Return the step's artifact: the committed one, or a new one; with `refresh` a new one in any case.
-
-        While another run makes the same artifact, wait for it. `device` is held while something is made, not while
-        it is reused or waited for. Raises `UserError` or `RunError`; whatever earlier steps have committed stays.
-        """
-        plain = reference_of(step, recipe, inputs)
-        reference = self.store.wanted(plain, refresh)
-        try:
-            while True:
-                if record := self.store.find(reference):
-                    outcome = Outcome(reference, reused=True, record=record)
-                    break
-                with try_lease(self.store.storage, str(reference), self.settings.lease_seconds) as lease:
-                    if lease and not self.store.find(reference):
-                        with device():
-                            record = self._build(step, recipe, inputs, reference, refresh)
-                        outcome = Outcome(reference, reused=False, record=record)
-                        break
-                if not lease:
-                    self._wait_for(reference)
-            if reference != self.store.latest(plain):
-                self.store.put_in_place(plain, reference)
-            return outcome
-        except (OSError, SafetensorError) as error:  # a full disk is the latter where weights are written
-            raise RunError(
-                f"step {step.kind}: cannot read or write its files: {error}; make room, or set COTPIPE_STORE (and "
-                "COTPIPE_CACHE, where the store is on S3) to another place, then run again: finished steps are kept"
-            ) from error
-
-    def _wait_for(self, reference: Reference) -> None:
-        other = holder(self.store.storage, str(reference)) or "another run"
-        self.report.note(f"waits for {other}, which makes the same")
-        time.sleep(min(2.0, self.settings.lease_seconds / 10))
-
-    def _build(
-        self, step: Step, recipe: Recipe, inputs: Mapping[str, Reference], reference: Reference, refresh: bool
-    ) -> Record:
-        started = time.monotonic()
-        checkpoints = Checkpoints(self.store.storage, reference)
-        with self.store.draft(reference) as draft:
-            parts: list[Reference] = []
-            work = Work(
-                recipe, self.settings, self._fetcher(inputs), draft.path, checkpoints, self.report, inputs,
-                make=partial(self._make_shards, recipe, refresh, parts), stored=partial(self._fetch_stored, parts),
-            )  # fmt: skip
-            counts = step.run(work)
-            record = Record(
-                kind=step.kind,
-                fingerprint=reference.fingerprint,
-                attempt=draft.attempt,
-                step_version=step.version,
-                fields=step.fields(recipe),
-                inputs={kind: inputs[kind].fingerprint for kind in step.inputs},
-                parts=parts,
-                counts=counts,
-                files=[],
-                versions=package_versions(),
-                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                seconds=round(time.monotonic() - started, 3),
-            )
-            record = self.store.commit(draft, record)
-        checkpoints.clear()
-        _release_memory()
-        return record
-
-    def _make_shards(
-        self,
-        recipe: Recipe,
-        refresh: bool,
-        made: list[Reference],
-        steps: Sequence[Step],
-        name: str,
-        tell: Callable[[int], None],
-    ) -> list[Path]:
-        def job(number: int) -> Outcome:
-            outcome = self.run(steps[number], recipe, {}, refresh)
-            tell(number)
-            return outcome
-
-        outcomes = self.side_by_side([partial(job, number) for number in range(len(steps))])
-        made += [outcome.reference for outcome in outcomes]
-        return [self.store.path(outcome.record, name) for outcome in outcomes]
-
-    def _fetcher(self, inputs: Mapping[str, Reference]) -> Callable[[str, str], Path]:
-        """Gives a step local paths of what it reads; nothing that it does not ask for is fetched."""
-
-        def fetch(kind: str, name: str) -> Path:
-            record = self.store.record(inputs[kind])
-            assert record, f"{inputs[kind]} is committed before a step reads it"
-            return self.store.path(record, name)
-
-        return fetch
-
-    def _fetch_stored(self, used: list[Reference], reference: Reference, name: str) -> Path:
-        record = self.store.find(reference)
-        if record is None:
-            raise UserError(
-                f"{reference} is not in the store {self.store.storage.address}, or it is damaged; name another one "
-                "(a promoted checkpoint that is gone: cotpipe promote --undo, or cotpipe promote RUN)"
-            )
-        used.append(reference)
-        return self.store.path(record, name)
-
-
-def _release_memory() -> None:
-    """Give the memory of a step's model back to the system, so that it does not lie beside the next step's process."""
-    gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)

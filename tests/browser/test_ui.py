@@ -2,8 +2,9 @@
 
 import pytest
 from playwright.sync_api import Page, expect
-from servers import ScriptedModel
-from stacks import TINY
+
+from tests.helpers.flow_runs import TINY
+from tests.helpers.servers import ScriptedModel
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,31 +40,39 @@ def wait_for_state(page: Page, stack, run_id: str, state: str, seconds: float = 
 
 def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     open_form(page, stack.address, "curriculum")
-    expect(page.get_by_text("Everything that decides what is computed")).to_be_visible()
+    expect(page.get_by_text("Everything that determines what is computed")).to_be_visible()
     for text in (
-        "Share of masked steps at the start of the stage",
-        "Longest completion (tokens)",
+        "Share of steps masked at the start of the stage",
+        "Maximum length of a completion (tokens)",
         "Peak learning rate",
     ):
         expect(page.get_by_text(text).first).to_be_attached()
     keep(page, "ui-form")
     fill(page, "start_from", TINY)
-    fill(page, "Name of the recipe, shown in runs", "from-the-form")
-    fill(page, "A directory, a hub id", str(stack.student))
+    fill(page, "Name of the recipe, shown for its runs", "from-the-form")
+    fill(page, "for the GGUF model in an installed", str(stack.student))
     run_id = submit(page)
     wait_for_state(page, stack, run_id, "Completed")
     assert stack.run(run_id)["parameters"]["recipe"]["name"] == "from-the-form"
-    expect(page.get_by_text("evaluation-stage3").first).to_be_attached()
     keep(page, "ui-run")
+    page.get_by_text("Task Runs", exact=True).first.click()
+    expect(page.get_by_text("evaluation-stage3").first).to_be_attached()
     artifacts = stack.artifacts(run_id)
     assert {"results", "full-report", "report", "stage1", "stage2", "stage3"} <= artifacts.keys()
-    lineage = stack.ask("/events/filter", {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}})
-    made = {event["resource"]["prefect.resource.name"]: event["related"] for event in lineage["events"]}
+    lineage = stack.ask(
+        "/events/filter",
+        {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}},
+    )
+    made = {
+        event["resource"]["prefect.resource.name"]: event["related"] for event in lineage["events"]
+    }
     assert any("/stage2/" in related["prefect.resource.id"] for related in made["stage3"])
     page.get_by_text("Artifacts", exact=True).first.click()
     expect(page.get_by_text("full-report").first).to_be_visible()
     page.goto(f"{stack.address}/artifacts/artifact/{artifacts['full-report']['id']}")
-    expect(page.get_by_role("heading", name="from-the-form: base against three stages")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="from-the-form: base against three stages")
+    ).to_be_visible()
     picture = page.locator("img[alt='Accuracy and mean output tokens of every checkpoint']")
     expect(picture).to_be_visible()
     assert picture.evaluate("picture => picture.naturalWidth") > 500
@@ -74,7 +83,10 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
 
 def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
     path = tmp_path / "mine.jsonl"
-    rows = (f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n' for number in range(40))
+    rows = (
+        f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n'
+        for number in range(40)
+    )
     path.write_text("".join(rows))
     open_form(page, stack.address, "prepare")
     fill(page, "start_from", TINY)
@@ -88,11 +100,13 @@ def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
 
 def test_the_form_refuses_what_the_recipe_refuses(stack, page):
     open_form(page, stack.address, "curriculum")
-    fill(page, "Completions per prompt that are compared", "1")
+    fill(page, "Completions per prompt", "1")
     with page.expect_response(lambda answer: answer.url.endswith("/create_flow_run")) as response:
         page.get_by_role("button", name="Submit").click()
     assert response.value.status == 409
-    expect(page.get_by_text("group_size").or_(page.get_by_text("minimum of 2")).first).to_be_visible()
+    expect(
+        page.get_by_text("group_size").or_(page.get_by_text("minimum of 2")).first
+    ).to_be_visible()
 
 
 def test_a_failed_run_is_retried_with_its_button(stack, page, keep):
@@ -101,11 +115,15 @@ def test_a_failed_run_is_retried_with_its_button(stack, page, keep):
     wait_for_state(page, stack, run_id, "Failed")
     expect(page.get_by_text("COTPIPE_SERVERS").first).to_be_visible()
     keep(page, "ui-failed")
-    with ScriptedModel(lambda messages, body: "Step 1: a\nStep 2: b\nAnswer: 1", port=stack.teacher_port):
+    with ScriptedModel(
+        lambda messages, body: "Step 1: a\nStep 2: b\nAnswer: 1", port=stack.teacher_port
+    ):
         page.get_by_role("button", name="Retry").click()
         page.locator(".p-modal, [role=dialog]").get_by_role("button", name="Retry").click()
         wait_for_state(page, stack, run_id, "Completed")
-    stack.wait_for_tasks(run_id, {"problems": "Cached", "rationales": "Completed", "lessons": "Completed"})
+    stack.wait_for_tasks(
+        run_id, {"problems": "Cached", "rationales": "Completed", "lessons": "Completed"}
+    )
     page.get_by_text("Task Runs", exact=True).first.click()
     expect(page.get_by_text("Cached").first).to_be_visible()
     keep(page, "ui-retried")

@@ -1,26 +1,32 @@
 """The command as its users meet it: a process, its output and its exit status."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from flow_runs import assert_one_line_error, cotpipe
+
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 
 PUBLISHED = [
-    {"completion": "Step 1: a\nAnswer: 72", "answer": "72", "teacher_steps": 4, "teacher_words": 100, "note": "kept"},
+    {
+        "completion": "Step 1: a\nAnswer: 72",
+        "answer": "72",
+        "teacher_steps": 4,
+        "teacher_words": 100,
+        "note": "kept",
+    },
     {"completion": "Answer: 71", "answer": "72", "teacher_steps": 4, "teacher_words": 100},
 ]
 
 
-@pytest.mark.parametrize(("reward", "rewards"), [("recovery", [1 + 0.9 + 0.107, -2.0]), ("rewrite", [1.8, -2.0])])
+@pytest.mark.parametrize(
+    ("reward", "rewards"), [("recovery", [1 + 0.9 + 0.107, -2.0]), ("rewrite", [1.8, -2.0])]
+)
 def test_score_adds_the_reward_and_its_parts(tmp_path, reward, rewards):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in PUBLISHED))
-    done = cotpipe("score", "--reward", reward, "--preset", "published", str(source), str(target))
+    done = cotpipe("score", "--reward", reward, str(source), str(target))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert [row["reward"] for row in rows] == pytest.approx(rewards)
@@ -34,7 +40,10 @@ def test_score_adds_the_reward_and_its_parts(tmp_path, reward, rewards):
         ("", ["has no rows"]),
         (json.dumps(PUBLISHED[0]) + "\n{broken\n", ["line 2"]),
         ('{"completion": "x", "answer": "1", "teacher_steps": 2}\n', ["line 1", "teacher_words"]),
-        ('{"completion": "x", "answer": "1", "teacher_steps": 0, "teacher_words": 1}\n', ["teacher_steps"]),
+        (
+            '{"completion": "x", "answer": "1", "teacher_steps": 0, "teacher_words": 1}\n',
+            ["teacher_steps"],
+        ),
     ],
 )
 def test_score_refuses_bad_input(tmp_path, content, parts):
@@ -50,7 +59,7 @@ def test_score_refuses_bad_input(tmp_path, content, parts):
     [
         (["--recipe", "nothing"], ["'nothing'", "demo"]),
         (["--set", "stage9.x=1"], ["stage9: unknown key"]),
-        (["--set", "stage2.group_size=one"], ["stage2.group_size", "'one'"]),
+        (["--set", "stage2.trainer.group_size=one"], ["stage2.trainer.group_size", "'one'"]),
     ],
 )
 def test_run_refuses_a_bad_recipe_before_prefect_is_loaded(arguments, parts):
@@ -60,20 +69,24 @@ def test_run_refuses_a_bad_recipe_before_prefect_is_loaded(arguments, parts):
 def run_with(tmp_path: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess:
     options = [option for setting in settings for option in ("--set", setting)]
     home = str(tmp_path / "prefect")
-    return cotpipe("run", "--store", str(tmp_path / "store"), *options, PREFECT_HOME=home, **environment)
+    return cotpipe(
+        "run", "--store", str(tmp_path / "store"), *options, PREFECT_HOME=home, **environment
+    )
 
 
 def test_run_names_file_and_line_of_broken_data(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"question": "x", "answer": "1"}\n' * 16 + "{broken\n")
     done = run_with(tmp_path, f"problems.source={{kind: file, path: {path}}}")
-    assert_one_line_error(done, 2, str(path), "line 17", "broken JSON")
+    assert_one_line_error(done, 2, str(path), "line 17", "invalid JSON")
 
 
 def test_run_refuses_a_student_that_is_no_model(tmp_path):
     (tmp_path / "empty").mkdir()
-    done = run_with(tmp_path, f"student.model={tmp_path / 'empty'}", "problems.source.num_problems=40")
-    assert_one_line_error(done, 2, "student.model", "is not a model", "config.json")
+    done = run_with(
+        tmp_path, f"student.model={tmp_path / 'empty'}", "problems.source.num_problems=40"
+    )
+    assert_one_line_error(done, 2, "student.model", "is neither a hub id", "config.json")
     assert not (tmp_path / "store" / "problems").exists()  # told before anything is done
 
 
@@ -82,14 +95,24 @@ def test_too_many_unusable_rows_fail_the_step(tmp_path):
     path.write_text('{"question": "a", "answer": "red"}\n{"question": "b", "answer": "2"}\n')
     done = run_with(tmp_path, f"problems.source={{kind: file, path: {path}}}")
     assert_one_line_error(
-        done, 2, "1 of 2 rows cannot be used", "gold answer is no number", "problems.max_rejected_share"
+        done,
+        2,
+        "1 of 2 rows were rejected",
+        "gold answer is no number",
+        "problems.max_rejected_share",
     )
 
 
 def test_run_refuses_an_empty_held_out_split(tmp_path, tiny_student):
     shares = "{stage1: 0.5, stage2: 0.4, mining: 0.1, validation: 0, test: 0}"
-    settings = [f"student.model={tiny_student}", "problems.source.num_problems=40", f"problems.splits={shares}"]
-    assert_one_line_error(run_with(tmp_path, *settings), 2, "evaluation.split", "'test'", "problems.splits.test")
+    settings = [
+        f"student.model={tiny_student}",
+        "problems.source.num_problems=40",
+        f"problems.splits={shares}",
+    ]
+    assert_one_line_error(
+        run_with(tmp_path, *settings), 2, "evaluation.split", "'test'", "problems.splits.test"
+    )
 
 
 def test_debug_shows_the_traceback():
@@ -100,32 +123,28 @@ def test_debug_shows_the_traceback():
 
 def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "store").write_text("a file, not a folder")
-    assert_one_line_error(run_with(tmp_path, "problems.source.num_problems=40"), 2, "store", "COTPIPE_STORE")
+    assert_one_line_error(
+        run_with(tmp_path, "problems.source.num_problems=40"), 2, "store", "COTPIPE_STORE"
+    )
 
 
-def test_ctrl_c_is_one_line_and_keeps_what_is_finished(tmp_path, tiny_student):
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
-    store = tmp_path / "store"
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "run",
-        "--store",
-        str(store),
-        "--set",
-        f"student.model={tiny_student}",
-    ]
-    command += ["--set", "evaluation.max_new_tokens=900", "--set", "stage1.max_length=1000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-    import time
+def test_sql_shows_its_tables_where_nothing_is_stored_yet(tmp_path):
+    store = ("--store", str(tmp_path / "store"))
+    done = cotpipe("sql", "--tables", *store)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("problems  A question with a verifiable gold answer")
+    assert "    kind varchar, fingerprint varchar, problem_id varchar, " in lines[1]
+    assert "rationales varchar[]" in lines[1]
+    shown = {
+        first.split()[0]: second for first, second in zip(lines[::2], lines[1::2], strict=True)
+    }
+    assert {"evaluations", "runs", "run_steps", "artifacts"} <= shown.keys()
+    for name in ("results", "runs"):
+        asked = cotpipe("sql", f"from {name}", "--csv", *store).stdout.strip().split(",")
+        assert asked == [column.split()[0] for column in shown[name].split(", ")]
 
-    deadline = time.monotonic() + 120
-    while not (store / "lessons").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)  # polling for the moment at which a user would press Ctrl-C, not for a result
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
-    assert errors.strip().splitlines()[-1].startswith("cotpipe: interrupted; finished steps are kept")
-    assert "Traceback" not in errors
-    assert list((store / "lessons").iterdir())
+
+def test_sql_without_a_query_says_what_to_write():
+    assert_one_line_error(cotpipe("sql"), 2, "--tables")
+    assert_one_line_error(cotpipe("sql", "from runs", "--tables"), 2, "--tables")

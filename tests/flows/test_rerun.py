@@ -4,16 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from flow_runs import TINY, assert_one_line_error, cotpipe
 
-from cotpipe.runs import read_runs
+from cotpipe.runs.log import read_runs
 from cotpipe.settings import Settings
-from cotpipe.store import open_storage
+from cotpipe.store.artifacts import open_storage
+from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe
 
 
 @pytest.fixture
-def store(finished, tmp_path) -> str:
-    return str(shutil.copytree(finished[0], tmp_path / "store"))
+def store(copied) -> str:
+    return str(copied)
 
 
 def made_by_the_last_run(store: str) -> set[str]:
@@ -36,14 +36,23 @@ def test_a_step_is_done_again_where_that_is_asked_for(store):
     assert done.returncode == 0, done.stderr
     assert made_by_the_last_run(store) == {"evaluation-stage3", "report"}
     plan = cotpipe("rerun", "last", "--from", "stage2", "--dry-run", "--store", store)
-    assert "asked for by --refresh" in plan.stdout
-    assert "9 of 16 steps are reused, 7 are to run" in plan.stdout
+    assert "requested with --refresh" in plan.stdout
+    assert "9 of 16 steps are reused, 7 will run" in plan.stdout
 
 
 def test_a_run_ends_where_that_is_asked_for(store, tiny_student):
-    options = ["--recipe", TINY, "--set", f"student.model={tiny_student}", "--set", "seed=3", "--store", store]
+    options = [
+        "--recipe",
+        TINY,
+        "--set",
+        f"student.model={tiny_student}",
+        "--set",
+        "seed=3",
+        "--store",
+        store,
+    ]
     plan = cotpipe("run", *options, "--until", "stage1-examples", "--dry-run")
-    assert "0 of 4 steps are reused, 4 are to run" in plan.stdout
+    assert "0 of 4 steps are reused, 4 will run" in plan.stdout
     done = cotpipe("run", *options, "--until", "stage1-examples")
     assert done.returncode == 0, done.stderr
     assert "stage1-examples: " in done.stdout
@@ -52,8 +61,17 @@ def test_a_run_ends_where_that_is_asked_for(store, tiny_student):
 
 
 def test_what_cannot_be_run_again_is_one_line(store):
-    assert_one_line_error(cotpipe("rerun", "nothing", "--store", store), 2, "no run is called 'nothing'")
-    assert_one_line_error(cotpipe("rerun", "last", "--from", "stage9", "--store", store), 2, "'stage9'", "stage3")
+    assert_one_line_error(
+        cotpipe("rerun", "nothing", "--store", store), 2, "no run is called 'nothing'"
+    )
+    assert_one_line_error(
+        cotpipe("rerun", "last", "--from", "stage9", "--store", store), 2, "'stage9'", "stage3"
+    )
     path = next(Path(store, "runs").iterdir())
     path.write_text(path.read_text().replace('"clip_range"', '"clip_length"'))
-    assert_one_line_error(cotpipe("rerun", path.stem, "--store", store), 2, "does not fit this cotpipe", "clip_length")
+    assert_one_line_error(
+        cotpipe("rerun", path.stem, "--store", store),
+        2,
+        "not valid in this version of cotpipe",
+        "clip_length",
+    )

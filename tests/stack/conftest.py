@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from stacks import Stack, postgres
+
+from tests.helpers.postgres import postgres
+from tests.helpers.stacks import Stack
 
 PASSWORD = "admin:a-password-that-nobody-may-see"
 
@@ -11,7 +13,7 @@ PASSWORD = "admin:a-password-that-nobody-may-see"
 @pytest.fixture(scope="session")
 def stack(tiny_student, tmp_path_factory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    with postgres(tmp_path_factory.mktemp("postgres")) as database:
+    with postgres() as database:
         more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
         more |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_API_AUTH_STRING": PASSWORD}
         stack = Stack(folder, tiny_student, **more)

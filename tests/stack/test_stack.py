@@ -3,22 +3,34 @@
 import json
 import time
 from datetime import datetime, timedelta
-from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from servers import ScriptedModel
-from stacks import polls
 
-from cotpipe.records import Record
-from cotpipe.runs import read_runs
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.log import read_runs
 from cotpipe.settings import Settings
-from cotpipe.store import open_store
+from cotpipe.store.artifacts import open_store
+from cotpipe.store.records import Record
+from tests.helpers.polling import polls
+from tests.helpers.repository import ROOT
+from tests.helpers.servers import ScriptedModel
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
-LONG = {"stage1": {"num_epochs": 60}}
+
+
+def stages_with(name: str, section: str, **changes: Any) -> dict[str, Any]:
+    """What the form sends when one stage's fields are filled in: the stages, all of them."""
+    stages = Recipe().model_dump(mode="json")["stages"]
+    for stage in stages:
+        if stage["name"] == name:
+            stage[section] |= changes
+    return {"stages": stages}
+
+
+LONG = stages_with("stage1", "examples", num_epochs=60)
 """Over a hundred optimizer steps, about a minute."""
 
 
@@ -38,13 +50,19 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     assert (limit["limit"], limit["active"], limit["active_slots"]) == (1, True, 0)
     (nightly,) = (one for one in again if one["name"] == "nightly")
     (schedule,) = nightly["schedules"]
-    assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "day_or": True}
+    assert schedule["schedule"] == {
+        "cron": "0 2 * * *",
+        "timezone": "Europe/Berlin",
+        "day_or": True,
+    }
     done = stack.cotpipe("doctor", PREFECT_API_URL=f"{stack.address}/api")
     (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
     assert line.startswith("ok")
     assert "8 deployments" in line
     assert httpx.get(f"{stack.address}/api/admin/version").status_code == 401
-    done = stack.cotpipe("doctor", PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING="")
+    done = stack.cotpipe(
+        "doctor", PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING=""
+    )
     (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
     assert line.startswith("fail")
     assert "PREFECT_API_AUTH_STRING" in line
@@ -60,12 +78,20 @@ def test_deployments_can_go_to_a_pool_of_gpu_nodes(stack):
     assert found["work_pool_name"] == "gpu-nodes"
     assert found["job_variables"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
     stack.up()
-    assert stack.client.get("/deployments/name/nightly/nightly").json()["work_pool_name"] == "cotpipe"
+    assert (
+        stack.client.get("/deployments/name/nightly/nightly").json()["work_pool_name"] == "cotpipe"
+    )
 
 
 def test_the_server_refuses_what_the_recipe_refuses(stack):
     found = stack.client.get("/deployments/name/curriculum/curriculum").json()
-    for recipe, part in (({"stage2": {"group_size": 1}}, "minimum"), ({"stage9": {}}, "stage9")):
+    small = stages_with("stage2", "trainer", group_size=1)
+    own = stages_with("stage1", "examples", masks={"kind": "masks.py:mine"})
+    for recipe, part in (
+        (small, "minimum of 2"),
+        (own, "not valid under"),
+        ({"stage9": {}}, "stage9"),
+    ):
         answer = stack.client.post(
             f"/deployments/{found['id']}/create_flow_run", json={"parameters": {"recipe": recipe}}
         )
@@ -82,15 +108,23 @@ def test_a_failed_run_is_retried_and_taken_up_by_a_stages_deployment(stack):
     stack.wait_for_tasks(failed, {"problems": "Completed", "rationales": "Failed"})
     record = read_runs(open_store(Settings(store=str(stack.store))).storage)[-1]
     assert record.outcome == "failed"
-    with ScriptedModel(lambda messages, body: "Step 1: a\nStep 2: b\nAnswer: 1", port=stack.teacher_port):
+    with ScriptedModel(
+        lambda messages, body: "Step 1: a\nStep 2: b\nAnswer: 1", port=stack.teacher_port
+    ):
         staged = stack.start("stage1", {}, student=False, start_from=record.run_id)
         assert stack.wait(staged)["state"]["type"] == "COMPLETED"
         stack.set_state(failed, "SCHEDULED", "AwaitingRetry")
         assert stack.wait(failed, "COMPLETED")["run_count"] == 2
-    stack.wait_for_tasks(staged, {"problems": "Cached", "rationales": "Completed", "stage1": "Completed"})
-    stack.wait_for_tasks(failed, {"problems": "Cached", "rationales": "Cached", "lessons": "Cached"})
+    stack.wait_for_tasks(
+        staged, {"problems": "Cached", "rationales": "Completed", "stage1": "Completed"}
+    )
+    stack.wait_for_tasks(
+        failed, {"problems": "Cached", "rationales": "Cached", "lessons": "Cached"}
+    )
     retried = read_runs(open_store(Settings(store=str(stack.store))).storage)
-    assert [one.outcome for one in retried if one.run_id == record.run_id] == ["completed"]  # the same record goes on
+    assert [one.outcome for one in retried if one.run_id == record.run_id] == [
+        "completed"
+    ]  # the same record goes on
 
 
 def test_two_runs_never_hold_the_one_gpu_together(stack):
@@ -110,31 +144,34 @@ def interval(record: Record) -> tuple[datetime, datetime]:
 
 def test_cancelling_ends_the_training_and_frees_the_gpu_within_30_seconds(stack):
     run = stack.start("stage1", LONG | {"seed": 21}, refresh=[])
-    stack.wait_for_checkpoint("stage1")
+    stack.wait_for_training_state("stage1")
     assert stack.training()
     began = time.monotonic()
     stack.set_state(run, "CANCELLING", "Cancelling")
     psutil.wait_procs(stack.training(), timeout=30)
     assert not stack.training()
-    limit = stack.client.get("/v2/concurrency_limits/gpu").json()
+    for _ in polls(30):
+        if stack.client.get("/v2/concurrency_limits/gpu").json()["active_slots"] == 0:
+            break
+    assert stack.client.get("/v2/concurrency_limits/gpu").json()["active_slots"] == 0
     assert time.monotonic() - began < 30
-    assert limit["active_slots"] == 0
     assert stack.wait(run)["state"]["type"] == "CANCELLED"
-    again = stack.start("stage1", LONG | {"seed": 21}, refresh=[])  # goes on from the checkpoint
+    # It goes on from the training state.
+    again = stack.start("stage1", LONG | {"seed": 21}, refresh=[])
     assert stack.wait(again)["state"]["type"] == "COMPLETED"
 
 
 def test_a_run_outlives_its_server_and_its_worker(stack):
     run = stack.start("stage1", LONG | {"seed": 31}, refresh=[])
-    stack.wait_for_checkpoint("stage1")
+    stack.wait_for_training_state("stage1")
     stack.kill("worker")
     assert not stack.training()
     stack.up()
     stack.wait(run, "CRASHED", "SCHEDULED", "PENDING", seconds=180)  # noticed within 3 minutes
-    assert stack.wait(run, "RUNNING", seconds=120)["run_count"] == 2  # and taken up by the next worker
-    for _ in polls(120):
-        if stack.training():
+    for _ in polls(180):  # and taken up by the next worker
+        if stack.run(run)["run_count"] == 2 and stack.training():
             break
+    assert stack.run(run)["run_count"] == 2
     stack.kill("server")
     stack.up()
     assert stack.training()
@@ -147,7 +184,10 @@ def test_a_run_outlives_its_server_and_its_worker(stack):
 def test_of_two_nights_at_once_the_second_waits_and_says_so(stack):
     inbox = stack.store / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
-    rows = (f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n' for number in range(60))
+    rows = (
+        f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n'
+        for number in range(60)
+    )
     (inbox / "new.jsonl").write_text("".join(rows))
     first = stack.start("nightly", {"seed": 41})
     stack.wait(first, "RUNNING")

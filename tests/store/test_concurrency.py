@@ -3,28 +3,29 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from servers import KEY, SECRET
 
 from cotpipe.settings import Settings
-from cotpipe.store import Store, open_storage
+from cotpipe.store.artifacts import Store, open_storage
+from tests.helpers.repository import ROOT
+from tests.helpers.s3 import KEY, SECRET
 
 PROGRAM = """
 import json, sys
-from cotpipe.curriculum import STEPS
-from cotpipe.recipes import load_recipe
+from cotpipe.steps.curriculum import steps_of
+from cotpipe.recipe.files import load_recipe
 from cotpipe.settings import Settings
-from cotpipe.steps.step import Silent, StepRunner
-from cotpipe.store import open_store
+from cotpipe.progress import Silent
+from cotpipe.steps.runner import StepRunner
+from cotpipe.store.artifacts import open_store
 
 recipe, settings = load_recipe("demo"), Settings()
 runner, artifacts, made = StepRunner(open_store(settings), settings, Silent()), {}, []
 print("ready", flush=True)
 sys.stdin.readline()
 for kind in ("problems", "rationales", "lessons", "stage1-examples", "stage2-examples"):
-    outcome = runner.run(STEPS[kind], recipe, {name: artifacts[name] for name in STEPS[kind].inputs})
+    outcome = runner.run(steps_of(recipe)[kind], recipe, {name: artifacts[name] for name in steps_of(recipe)[kind].inputs})
     artifacts[kind] = outcome.reference
     made += [kind] * (not outcome.reused)
 print(json.dumps(made))
@@ -33,17 +34,18 @@ print(json.dumps(made))
 
 @pytest.mark.parametrize("server", ["disk", "seaweed"])
 def test_each_artifact_is_made_once(server, request, tmp_path):
-    environment = {"COTPIPE_STORE": str(tmp_path / "store")}
+    environment = {
+        "COTPIPE_STORE": str(tmp_path / "store"),
+        "COTPIPE_CACHE": str(tmp_path / "cache"),
+    }
     if server == "seaweed":
-        environment = {
+        environment |= {
             "COTPIPE_STORE": "s3://bucket/together", "COTPIPE_S3_ENDPOINT_URL": request.getfixturevalue("seaweed"),
             "COTPIPE_S3_REGION": "us-east-1", "COTPIPE_S3_ACCESS_KEY_ID": KEY, "COTPIPE_S3_SECRET_ACCESS_KEY": SECRET,
-            "COTPIPE_CACHE": str(tmp_path / "cache"),
         }  # fmt: skip
-    root = Path(__file__).parents[2]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env={"PATH": "/usr/bin:/bin", **environment},
         )
         for _ in range(4)
@@ -54,7 +56,13 @@ def test_each_artifact_is_made_once(server, request, tmp_path):
         run.stdin.write("go\n")
         run.stdin.flush()
     made = [kind for run in runs for kind in json.loads(run.communicate(timeout=240)[0])]
-    assert sorted(made) == ["lessons", "problems", "rationales", "stage1-examples", "stage2-examples"]
+    assert sorted(made) == [
+        "lessons",
+        "problems",
+        "rationales",
+        "stage1-examples",
+        "stage2-examples",
+    ]
     with pytest.MonkeyPatch.context() as patched:
         for name, value in environment.items():
             patched.setenv(name, value)
@@ -62,7 +70,7 @@ def test_each_artifact_is_made_once(server, request, tmp_path):
     if server == "disk":
         records = Store(storage).records()
         assert len(records) == 5
-        for record in records:  # nothing is left of attempts, leases or checkpoints
+        for record in records:  # nothing is left of attempts, leases or training states
             assert {name.split("/")[0] for name in storage.sizes(str(record.reference))} == {
                 "record.json",
                 record.attempt,

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from lessons import TABLE
 from safetensors.torch import load_file
 
-from cotpipe.config import Masks, Stage1, Stage2
-from cotpipe.examples import stage1_examples, stage2_examples
-from cotpipe.rows import Example, write_rows
-from cotpipe.training.job import Event, Saved, Stage1Job, Stage2Job
+from cotpipe.data.rows import Example, write_rows
+from cotpipe.recipe.stages import Stage
+from cotpipe.steps.examples import examples
+from cotpipe.training.job import Job
 from cotpipe.training.launch import train
+from cotpipe.training.messages import Event, SavedTrainingState
+from tests.helpers.lessons import TABLE
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.1}
 
@@ -21,48 +22,57 @@ class KilledError(Exception):
     """Stands for the signal that ends the launcher, and with it the training process."""
 
 
-def stage1_job(lora) -> tuple[type, object, object]:
-    stage = Stage1(
-        num_epochs=3, batch_size=8, micro_batch=4, learning_rate=0.01, warmup_steps=2, max_length=400, lora=lora
-    )
-    return Stage1Job, stage, stage1_examples(TABLE, stage, 1)
-
-
-def stage2_job(lora) -> tuple[type, object, object]:
-    stage = Stage2(
-        num_epochs=3, group_size=2, prompts_per_step=8, micro_batch=4, max_new_tokens=8, learning_rate=0.01, kl=0.05,
-        masks=Masks(amount="half"), lora=lora,
-    )  # fmt: skip
-    return Stage2Job, stage, stage2_examples(TABLE, stage, 1)
+SFT = {
+    "kind": "sft", "batch_size": 8, "micro_batch": 4, "learning_rate": 0.01, "warmup_steps": 2,
+    "max_length": 400, "lora": LORA,
+}  # fmt: skip
+GRPO = {
+    "kind": "grpo", "group_size": 2, "prompts_per_step": 8, "micro_batch": 4, "max_new_tokens": 8,
+    "learning_rate": 0.01, "kl": 0.05,
+}  # fmt: skip
+STAGES = [
+    {"name": "stage1", "examples": {"task": "reconstruction", "num_epochs": 3}, "trainer": SFT},
+    {
+        "name": "stage2",
+        "examples": {"task": "completion", "num_epochs": 3, "masks": {"amount": "half"}},
+        "trainer": GRPO,
+    },
+]
 
 
 def figures(events: list[Event]) -> list[tuple[int, dict]]:
     return [(event.step, event.figures) for event in events]
 
 
-@pytest.mark.parametrize(("make", "lora"), [(stage1_job, LORA), (stage2_job, None)])
-def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, make, lora):
-    kind, stage, examples = make(lora)
-    write_rows(tmp_path / "examples.parquet", Example, examples)
+@pytest.mark.parametrize("values", STAGES, ids=["sft", "grpo"])
+def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, values):
+    stage = Stage.model_validate(values)
+    write_rows(tmp_path / "examples.parquet", Example, examples(TABLE, stage, 1))
 
     def run(name: str, resume: Path | None, kill_at: int | None) -> tuple[list[Event], dict]:
-        job = kind(
-            stage=stage, student=tiny_student, examples=tmp_path / "examples.parquet", output=tmp_path / name,
-            work=tmp_path / f"{name}-work", seed=3, resume=resume, checkpoint_seconds=0,
+        job = Job(
+            stage=stage, answers="number", student=tiny_student, examples=tmp_path / "examples.parquet", output=tmp_path / name,
+            work=tmp_path / f"{name}-work", seed=3, resume=resume, training_state_seconds=0,
         )  # fmt: skip
 
-        def keep(saved: Saved) -> None:
-            assert not [path for path in saved.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
+        def keep(saved: SavedTrainingState) -> None:
+            assert not [
+                path
+                for path in saved.folder.rglob("*")
+                if path.suffix in (".bin", ".pt", ".pth", ".pkl")
+            ]
             if saved.step == kill_at:
                 shutil.copytree(saved.folder, tmp_path / "kept")
                 raise KilledError
 
-        _, events = train(job, 1, on_event=lambda event: None, on_saved=keep, on_line=print)
-        return events, load_file(job.output / "model.safetensors")
+        trained = train(job, 1, on_event=print, on_training_state=keep, on_line=print)
+        return trained.events, load_file(job.output / "model.safetensors")
 
     whole, weights = run("whole", resume=None, kill_at=None)
     with pytest.raises(KilledError):
-        run("killed", resume=None, kill_at=4)  # in the second epoch, where TRL's own resume goes astray
+        run(
+            "killed", resume=None, kill_at=4
+        )  # in the second epoch, where TRL's own resume goes astray
     assert not (tmp_path / "killed").exists()
     resumed, again = run("resumed", resume=tmp_path / "kept", kill_at=None)
     assert figures(resumed) == figures(whole)

@@ -4,46 +4,60 @@ from pathlib import Path
 
 import pytest
 import torch
-from lessons import TABLE
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cotpipe.config import Masks, Reward, Stage1, Stage2, Stage3
+from cotpipe.data.rows import Example, write_rows
 from cotpipe.errors import RunError, UserError
-from cotpipe.examples import stage1_examples, stage2_examples, stage3_examples
-from cotpipe.rows import Example, write_rows
-from cotpipe.training.job import Stage1Job, Stage2Job, Stage3Job
+from cotpipe.recipe.stages import Stage
+from cotpipe.steps.examples import examples
+from cotpipe.training.job import Job
 from cotpipe.training.launch import train
+from tests.helpers.lessons import TABLE
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
 
-def paths(tmp_path: Path, student: Path, rows) -> dict:
-    write_rows(tmp_path / "examples.parquet", Example, rows)
-    return {
-        "student": student, "examples": tmp_path / "examples.parquet", "output": tmp_path / "model",
-        "work": tmp_path / "work", "seed": 3, "checkpoint_seconds": 600,
-    }  # fmt: skip
+SFT = {"kind": "sft", "batch_size": 8, "micro_batch": 4, "max_length": 400}
 
 
-def run(job, on_saved=lambda saved: None):
-    return train(job, 1, on_event=lambda event: None, on_saved=on_saved, on_line=lambda line: None)
+def job_of(folder: Path, student: Path, task: str, trainer: dict, **section) -> Job:
+    """A job on sixteen lessons (eight for GRPO)."""
+    folder.mkdir(exist_ok=True)
+    name = {"reconstruction": "stage1", "completion": "stage2", "rewriting": "stage3"}[task]
+    stage = Stage.model_validate(
+        {"name": name, "examples": {"task": task} | section, "trainer": trainer}
+    )
+    lessons = TABLE if trainer["kind"] == "sft" else TABLE[:8]
+    write_rows(folder / "examples.parquet", Example, examples(lessons, stage, 1))
+    return Job(
+        stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
+        output=folder / "model", work=folder / "work", seed=3, training_state_seconds=600,
+    )  # fmt: skip
+
+
+def run(job):
+    quiet = {"on_event": print, "on_training_state": print, "on_line": print}
+    return train(job, 1, **quiet)
 
 
 def changed(student: Path, trained: Path) -> bool:
-    before, after = load_file(student / "model.safetensors"), load_file(trained / "model.safetensors")
+    before, after = (
+        load_file(student / "model.safetensors"),
+        load_file(trained / "model.safetensors"),
+    )
     assert before.keys() == after.keys(), "the checkpoint is not a plain one of the same model"
     return any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_stage1_learns(tmp_path, tiny_student, lora):
-    stage = Stage1(num_epochs=6, batch_size=8, micro_batch=4, learning_rate=0.01, max_length=400, lora=lora)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(TABLE, stage, 1)))
-    rows, events = run(job)
-    assert (rows.rows_kept, rows.rows_dropped) == (96, 0)
-    assert [event.step for event in events] == list(range(1, 13))
-    losses = [event.figures["loss"] for event in events]
+    trainer = SFT | {"learning_rate": 0.01, "lora": lora}
+    job = job_of(tmp_path, tiny_student, "reconstruction", trainer, num_epochs=6)
+    trained = run(job)
+    assert (trained.rows.rows_kept, trained.rows.rows_dropped) == (96, 0)
+    assert [event.step for event in trained.events] == list(range(1, 13))
+    losses = [event.figures["loss"] for event in trained.events]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert changed(tiny_student, job.output)
     AutoModelForCausalLM.from_pretrained(job.output)
@@ -51,31 +65,20 @@ def test_stage1_learns(tmp_path, tiny_student, lora):
 
 
 def test_stage1_gives_the_same_weights_again(tmp_path, tiny_student):
-    stage = Stage1(batch_size=8, micro_batch=4, max_length=400)
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        job = Stage1Job(stage=stage, **paths(tmp_path / name, tiny_student, stage1_examples(TABLE, stage, 1)))
-        run(job)
+        run(job_of(tmp_path / name, tiny_student, "reconstruction", SFT))
     assert not changed(tmp_path / "a" / "model", tmp_path / "b" / "model")
 
 
 @pytest.mark.parametrize("unit", ["words", "tokens"])
 def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
-    options = {
-        "group_size": 2, "prompts_per_step": 4, "micro_batch": 4, "max_new_tokens": 8, "learning_rate": 0.01,
-        "kl": 0.05, "reward": Reward(length_unit=unit),
+    trainer = {
+        "kind": "grpo", "group_size": 2, "prompts_per_step": 4, "micro_batch": 4, "max_new_tokens": 8,
+        "learning_rate": 0.01, "kl": 0.05, "reward": {"length_unit": unit},
     }  # fmt: skip
-    stage2 = Stage2(**options, masks=Masks(amount="half"))
-    stage3 = Stage3(**options)
-    jobs = [
-        (Stage2Job, stage2, stage2_examples(TABLE[:8], stage2, 1)),
-        (Stage3Job, stage3, stage3_examples(TABLE[:8], stage3, 1)),
-    ]
-    for kind, stage, rows in jobs:
-        folder = tmp_path / kind.__name__
-        folder.mkdir()
-        job = kind(stage=stage, **paths(folder, tiny_student, rows))
-        _, events = run(job)
+    for task, section in (("completion", {"masks": {"amount": "half"}}), ("rewriting", {})):
+        job = job_of(tmp_path / task, tiny_student, task, trainer, **section)
+        events = run(job).events
         assert [event.step for event in events] == [1, 2]
         assert events[0].figures["reward"] == -2  # a random student is never right
         assert events[0].figures["completion_tokens"] <= 8
@@ -83,15 +86,13 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
 
 
 def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
-    stage = Stage1(batch_size=8, micro_batch=4, max_length=20)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tiny_student, stage1_examples(TABLE, stage, 1)))
-    with pytest.raises(UserError, match="none of the 16 training rows fits into 20 tokens"):
+    job = job_of(tmp_path, tiny_student, "reconstruction", SFT | {"max_length": 20})
+    with pytest.raises(UserError, match="none of the 16 training rows fits in 20 tokens"):
         run(job)
 
 
 def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
-    stage = Stage1(batch_size=8, micro_batch=4)
-    job = Stage1Job(stage=stage, **paths(tmp_path, tmp_path / "no-model", stage1_examples(TABLE, stage, 1)))
+    job = job_of(tmp_path, tmp_path / "no-model", "reconstruction", SFT)
     with pytest.raises(RunError, match="training of stage1 ended with status 1: .*no-model"):
         run(job)
 
@@ -104,7 +105,9 @@ def test_scoring_targets_only_changes_nothing_but_the_time(tiny_student, monkeyp
 
     if torch.cuda.is_available():
         pytest.skip("a GPU scores the targets only by itself")
-    monkeypatch.setattr(trl.trainer.utils, "_use_triton", trl.trainer.utils._use_triton)  # put back at the end
+    monkeypatch.setattr(
+        trl.trainer.utils, "_use_triton", trl.trainer.utils._use_triton
+    )  # put back at the end
     labels = torch.randint(3, 200, (2, 12))
     labels[:, :7] = -100
     kernel = trl.trainer.utils._ChunkedLogProbFunction.apply

@@ -1,0 +1,1 @@
+"""Table row types, problem sources, and splits."""

@@ -1,0 +1,62 @@
+"""Problems from a user function."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+from typing_extensions import override
+
+from cotpipe.data.problems.source import Reading, Source, sources
+from cotpipe.data.rows import Problem, Reject
+from cotpipe.errors import UserError
+from cotpipe.extensions import is_own, load_own, returned
+
+
+def _require_own(name: str) -> str:
+    if not is_own(name):
+        raise ValueError(f"{name!r} does not name a function; write path/to/file.py:function")
+    return name
+
+
+@sources.register("own")
+class OwnSource(Source):
+    """A user function that takes the recipe's seed and options, and yields `Problem`s."""
+
+    kind: Literal["own"] = "own"
+    function: Annotated[str, AfterValidator(_require_own)] = Field(
+        description="path/to/file.py:function, or package.module:function"
+    )
+    options: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="Keyword arguments of the function"
+    )
+    named: ClassVar[frozenset[str]] = frozenset({"function"})
+
+    @override
+    def read(self, reading: Reading) -> Iterator[Problem | Reject]:
+        """The problems that the function yields.
+
+        Raises `UserError` if the function cannot be loaded, raises, or yields another type or a
+        duplicate id.
+        """
+        seen: set[str] = set()
+        rows: Any = load_own(self.function)(reading.seed, **self.options)
+        if not hasattr(rows, "__iter__"):
+            raise UserError(
+                f"{self.function} returned {type(rows).__name__}, not an iterable of problems"
+            )
+        for row in rows:
+            if isinstance(row, Reject):
+                yield row
+                continue
+            problem = returned(self.function, row, Problem)
+            if problem.problem_id in seen:
+                raise UserError(
+                    f"{self.function} yielded the id {problem.problem_id!r} twice; make ids unique"
+                )
+            seen.add(problem.problem_id)
+            yield problem
+
+    @override
+    def check(self) -> str:
+        load_own(self.function)
+        return f"{self.function} exists"

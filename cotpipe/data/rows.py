@@ -1,0 +1,218 @@
+"""The row types of all tables, stored as Parquet; tables join on `problem_id`."""
+
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cotpipe.rationale.prompts import Message
+
+_ROWS_PER_GROUP = 10_000
+
+Split = Literal["stage1", "stage2", "mining", "validation", "test"]
+"""Where a problem is used; the last two are held out."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a verifiable gold answer and, if available, reference rationales."""
+
+    problem_id: str
+    question: str
+    answer: str
+    rationales: list[str]
+    split: str | None = None  # set if the source assigns the problem to a held-out split
+    batch: int = 0  # index of its source, if there are several; the last source is used first
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An item that a step rejected, and why."""
+
+    problem_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TeacherRationale:
+    """A verified rationale of the teacher."""
+
+    problem_id: str
+    sample: int
+    steps: list[str]
+    answer: str
+    num_words: int
+    num_tokens: int  # whole completion including thinking; words for the `reference` engine
+    restructured: bool  # rewritten as steps by the teacher
+    uses: list[list[int]]  # the step graph, see `graph.RationaleGraph`
+    distance: list[int]
+    critical: list[int]
+
+
+@dataclass(frozen=True)
+class TeacherOutcome:
+    """Statistics of the teacher's completions: one row for verified ones, one per reject reason."""
+
+    outcome: str
+    num_answers: int
+    share: float  # of all completions
+    mean_words: float  # without thinking
+    num_tokens: int  # total, including thinking
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A raw completion of an engine, stored in shards."""
+
+    problem_id: str
+    sample: int
+    text: str
+    thoughts: str
+    num_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A problem in its split, with the rationale to learn from (no steps if it has none)."""
+
+    problem_id: str
+    split: str
+    position: float  # hash of the id, in [0, 1); lessons of a split are used in this order
+    question: str
+    answer: str
+    teacher_steps: list[str]
+    teacher_words: int
+    uses: list[list[int]]  # the step graph, see `graph.RationaleGraph`
+    distance: list[int]
+    critical: list[int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training row; tables are in training order."""
+
+    problem_id: str
+    epoch: int
+    prompt: list[Message]
+    target: str  # the SFT target; unused by GRPO
+    masked: list[int]  # indices of the masked rationale steps
+    answer: str
+    teacher_steps: list[str]
+    teacher_words: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A student's completion for a plain question, with its verdict."""
+
+    problem_id: str
+    sample: int
+    question: str
+    answer: str
+    completion: str
+    predicted: str | None
+    correct: bool
+    valid_format: bool
+    num_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """The evaluation result of a checkpoint, with 95 % confidence intervals."""
+
+    checkpoint: str
+    problems: int
+    accuracy: float  # in [0, 1], like its bounds
+    accuracy_low: float
+    accuracy_high: float
+    tokens: float  # mean completion length in the student's tokens
+    tokens_low: float
+    tokens_high: float
+    valid_format: float  # share in [0, 1]
+    truncated: float  # share in [0, 1]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A problem with a verified rationale that the student persistently fails."""
+
+    problem_id: str
+    num_steps: int  # of the teacher's rationale
+    num_samples: int
+    num_correct: int
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A metric logged by a training process."""
+
+    step: int  # optimizer steps completed
+    name: str
+    value: float
+
+
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+    """Write rows to a Parquet file in bounded memory; returns the number of rows."""
+    count = 0
+    iterator = iter(rows)
+    with pq.ParquetWriter(path, schema_of(row_type), compression="zstd") as writer:
+        while chunk := list(islice(iterator, _ROWS_PER_GROUP)):
+            writer.write_table(to_table(row_type, chunk))
+            count += len(chunk)
+    return count
+
+
+def to_table(row_type: type[Row], rows: Sequence[Row]) -> pa.Table:
+    """Convert rows to an Arrow table."""
+    schema = schema_of(row_type)
+    return pa.table(
+        {name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema
+    )
+
+
+def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """Read the rows of a file written by `write_rows`, in order."""
+    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_GROUP, columns=names):
+            for row in batch.to_pylist():
+                yield row_type(**row)
+
+
+def read_table(path: Path, row_type: type, chosen: pc.Expression | None = None) -> pa.Table:
+    """Read the rows of a file, optionally filtered, as an Arrow table in file order."""
+    return pq.read_table(path, columns=schema_of(row_type).names, filters=chosen)
+
+
+def schema_of(row_type: type) -> pa.Schema:
+    """The Arrow schema of a row type, derived from its annotations."""
+    hints = get_type_hints(row_type)
+    return pa.schema([_field(field.name, hints[field.name]) for field in fields(row_type)])
+
+
+def _field(name: str, annotation: Any) -> pa.Field:
+    nullable = get_origin(annotation) is types.UnionType
+    if nullable:
+        annotation = next(choice for choice in get_args(annotation) if choice is not type(None))
+    return pa.field(name, _arrow_type(annotation), nullable=nullable)
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if annotation in plain:
+        return plain[annotation]
+    if get_origin(annotation) is list:
+        return pa.list_(_arrow_type(get_args(annotation)[0]))
+    assert is_typeddict(annotation), f"no Arrow type for {annotation}"
+    return pa.struct([_field(name, kind) for name, kind in get_type_hints(annotation).items()])

@@ -1,0 +1,1 @@
+"""Hardware-dependent choices: dtype and attention implementation."""

@@ -1,0 +1,103 @@
+"""What a stage trains on: its task, its problems, and what is hidden from the student."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from cotpipe.rationale.masks import masks
+from cotpipe.recipe.choices import names_of
+from cotpipe.section import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+LessonsOf = Literal["stage1", "stage2", "failures"]
+
+
+class Masks(Section):
+    """How many rationale steps are hidden from the student, and which."""
+
+    kind: Annotated[str, AfterValidator(masks.check())] = Field(
+        "random",
+        description="Which steps: random, scattered, consecutive, or never the first and last; or "
+        "by the step graph: those the answer depends on (`critical`), those that use no other step "
+        "(`leaves`), near the answer or far from it",
+        json_schema_extra=names_of(masks),
+    )
+    amount: Literal["one", "half", "share"] = Field(
+        "share",
+        description="`one` step; `half`: max(3, half of them), leaving at least one; or `share`, "
+        "which ramps as set below",
+    )
+    probability: Share = Field(1.0, description="Probability that a row is masked")
+    first_share: Share = Field(
+        0.25, description="Share of steps masked at the start of the stage (for `share`)"
+    )
+    last_share: Share = Field(
+        1.0,
+        description="Share of steps masked at the end of the ramp; at 1 only the question is left",
+    )
+    ramp: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Fraction of the stage over which the share ramps; constant afterwards",
+    )
+    named: ClassVar[frozenset[str]] = frozenset({"kind"})
+
+
+class Examples(Section):
+    """The training examples of a stage: which task, on which problems."""
+
+    task: str
+    published_in: ClassVar[str]
+    """The stage of the published curriculum that uses this task."""
+    published_reward: ClassVar[str | None] = None
+
+    problems: LessonsOf
+    max_problems: PositiveInt | None = Field(None, description="Maximum number of problems to use")
+    num_epochs: PositiveInt = Field(1, description="Epochs, each with new masks and a new order")
+    added_later: ClassVar[frozenset[str]] = frozenset({"problems"})
+
+
+_PROBLEMS = (
+    "Which problems: the split `stage1` or `stage2`, or the persistent `failures` of the "
+    "checkpoint the stage starts from"
+)
+
+
+class Reconstruction(Examples):
+    """Prompt: the question and its steps, shuffled and masked. Target: the rationale in order."""
+
+    task: Literal["reconstruction"] = "reconstruction"
+    problems: LessonsOf = Field("stage1", description=_PROBLEMS)
+    masks: Masks = Field(
+        default_factory=Masks, description="Which steps are masked; all steps are shuffled"
+    )
+    published_in: ClassVar[str] = "stage1"
+
+
+class Completion(Examples):
+    """Prompt: the question and its steps in order, many masked. Target: the whole rationale."""
+
+    task: Literal["completion"] = "completion"
+    problems: LessonsOf = Field("stage2", description=_PROBLEMS)
+    masks: Masks = Field(
+        default_factory=lambda: Masks(kind="scattered", amount="half"),
+        description="Which steps are masked; their order is kept",
+    )
+    published_in: ClassVar[str] = "stage2"
+    published_reward: ClassVar[str | None] = "recovery"
+
+
+class Rewriting(Examples):
+    """Prompt: the question, with the teacher's rationale as a hint that is annealed away."""
+
+    task: Literal["rewriting"] = "rewriting"
+    problems: LessonsOf = Field("failures", description=_PROBLEMS)
+    first_hint_share: Share = Field(
+        1.0, description="Share of prompts with the teacher's rationale at the start of the stage"
+    )
+    last_hint_share: Share = Field(
+        0.0, description="Share of prompts with the hint at the end of the stage"
+    )
+    published_in: ClassVar[str] = "stage3"
+    published_reward: ClassVar[str | None] = "rewrite"

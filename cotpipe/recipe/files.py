@@ -1,0 +1,194 @@
+"""Reading a recipe: YAML, command-line overrides, and errors that name the key."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cotpipe.errors import UserError
+from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.stages import PUBLISHED_STAGES
+
+_CHOSEN_BY = {"source": "kind", "examples": "task", "trainer": "kind"}
+"""Sections with several kinds, and the field that selects the kind."""
+
+SHIPPED = Path(__file__).parents[2] / "deployments" / "recipes"
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe by path, or a shipped recipe by name.
+
+    Overrides look like `stage2.trainer.learning_rate=2e-6`.
+
+    Raises `UserError` for a missing file, invalid YAML, an unknown key, or an out-of-range value.
+    """
+    path = _find(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections, such as `problems:`")
+    for override in overrides:
+        _set(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe(error, values)}") from error
+
+
+def with_changes(recipe: Recipe, form: Recipe) -> Recipe:
+    """The recipe, overridden by every form field that is not at its default.
+
+    Raises `UserError` if the two are incompatible.
+
+    >>> form = Recipe.model_validate({"name": "mine", "evaluation": {"max_problems": 9}})
+    >>> changed = with_changes(load_recipe("demo"), form)
+    >>> changed.name, changed.evaluation.max_problems, changed.evaluation.max_new_tokens
+    ('mine', 9, 192)
+    """
+    defaults = Recipe()
+    values = _overlay(recipe.model_dump(), form.model_dump(), defaults.model_dump())
+    values["stages"] = _overlay_stages(recipe, form, defaults)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        told = describe(error, values)
+        raise UserError(f"the form does not fit the recipe {recipe.name!r}: {told}") from error
+
+
+def _overlay(
+    base: dict[str, Any], form: dict[str, Any], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    values = dict(base)
+    for key, value in form.items():
+        default = defaults.get(key)
+        if value == default:
+            continue
+        choice = _CHOSEN_BY.get(key)
+        earlier = values.get(key)
+        if (
+            isinstance(earlier, dict)
+            and isinstance(value, dict)
+            and isinstance(default, dict)
+            and (choice is None or value[choice] == earlier[choice])
+        ):
+            values[key] = _overlay(earlier, value, default)
+        else:
+            values[key] = value  # another kind of section: replace it whole
+    return values
+
+
+def _overlay_stages(recipe: Recipe, form: Recipe, defaults: Recipe) -> list[dict[str, Any]]:
+    """The recipe's stages, overridden by the form's stages of the same names.
+
+    If the form does not have exactly the default stages, its stages replace the recipe's.
+    """
+    before = {stage.name: stage for stage in defaults.stages}
+    filled_in = {stage.name: stage for stage in form.stages}
+    if filled_in.keys() != before.keys():
+        return [stage.model_dump() for stage in form.stages]
+    changed = {name for name, stage in filled_in.items() if stage != before[name]}
+    if unknown := changed - {stage.name for stage in recipe.stages}:
+        raise UserError(
+            f"the form changes the stage {min(unknown)!r}, which the recipe {recipe.name!r} does not "
+            "have; leave that stage at its defaults"
+        )
+    return [
+        _overlay(
+            stage.model_dump(),
+            filled_in[stage.name].model_dump(),
+            before[stage.name].model_dump(),
+        )
+        if stage.name in changed
+        else stage.model_dump()
+        for stage in recipe.stages
+    ]
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with cotpipe."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def describe(error: ValidationError, values: Mapping[str, Any] | None = None) -> str:
+    """Format the first validation errors on one line, each with its key.
+
+    `values` is the recipe as read; it provides the names of the stages.
+    """
+    lines = []
+    for mistake in error.errors()[:5]:
+        key = _key_of(mistake["loc"], values or {})
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        elif not key:
+            lines.append(message)
+        else:
+            quoted = mistake["type"] not in ("missing", "value_error")
+            lines.append(f"{key}: {message}" + (f" (got {mistake['input']!r})" if quoted else ""))
+    return "; ".join(lines)
+
+
+def _key_of(place: Sequence[int | str], values: Mapping[str, Any]) -> str:
+    """The key as `--set` expects it: stages by name, and without the kind of a section."""
+    parts = list(place)
+    if len(parts) > 1 and parts[0] == "stages":
+        entries = dict(enumerate(values.get("stages", [])))
+        stage = entries.get(int(parts[1]), {})
+        name = stage.get("name") if isinstance(stage, dict) else None
+        parts[:2] = [name if isinstance(name, str) else f"stages[{parts[1]}]"]
+    kept = [
+        part for before, part in zip(["", *parts], parts, strict=False) if before not in _CHOSEN_BY
+    ]
+    return ".".join(str(part) for part in kept)
+
+
+def _find(name_or_path: str) -> Path:
+    for path in (Path(name_or_path), SHIPPED / f"{name_or_path}.yaml"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"--recipe: no file {name_or_path!r}, and no shipped recipe of that name ({', '.join(shipped_recipes())})"
+    )
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(
+            f"--set {override}: write it as section.field=value, for example "
+            "stage2.trainer.learning_rate=2e-6"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML") from error
+    *sections, field = key.split(".")
+    if sections and sections[0] not in Recipe.model_fields:
+        values = _stage_named(sections.pop(0), values, override)
+    section = ""
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {section!r} is a value, not a section")
+    if field == _CHOSEN_BY.get(section) and value != values.get(field, value):
+        values.clear()  # the other fields belong to the previous kind
+    values[field] = value
+
+
+def _stage_named(name: str, values: dict[str, Any], override: str) -> dict[str, Any]:
+    """The stage with this name; `values` get the published stages if they list none."""
+    published = [stage.model_dump(mode="json") for stage in PUBLISHED_STAGES]
+    stages = values.setdefault("stages", published)
+    names = [stage.get("name") for stage in stages if isinstance(stage, dict)]
+    if name not in names:
+        sections = [*Recipe.model_fields, *map(str, names)]
+        raise UserError(
+            f"--set {override}: {name}: unknown key; the sections and stages are: "
+            f"{', '.join(sections)}"
+        )
+    found: dict[str, Any] = stages[names.index(name)]
+    return found

@@ -1,0 +1,82 @@
+"""A stage of the curriculum: where it starts, what it trains on, and how."""
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from cotpipe.recipe.choices import as_choices
+from cotpipe.recipe.examples import Completion, Reconstruction, Rewriting
+from cotpipe.recipe.trainers import Grpo, Sft
+from cotpipe.section import Section
+
+
+class Stage(Section):
+    """One stage of the curriculum; its checkpoint is named after it."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
+        max_length=32,
+        description="Name of the stage and of its checkpoint",
+    )
+    start: str | None = Field(
+        None,
+        description="Initial checkpoint: `student` or an earlier stage; default: the stage before",
+    )
+    examples: Annotated[Reconstruction | Completion | Rewriting, Field(discriminator="task")] = (
+        Field(description="What it trains on", json_schema_extra=as_choices)
+    )
+    trainer: Annotated[Sft | Grpo, Field(discriminator="kind")] = Field(
+        description="How it trains", json_schema_extra=as_choices
+    )
+
+    @model_validator(mode="after")
+    def _reward_that_fits(self) -> Self:
+        if isinstance(self.trainer, Grpo):
+            self.reward_name(self.trainer)
+        return self
+
+    def reward_name(self, trainer: Grpo) -> str:
+        """The name of the trainer's reward: a registered one, or user code.
+
+        Raises `ValueError` if the preset is `published` and the task has no published reward.
+        """
+        preset = trainer.reward.preset
+        if preset != "published":
+            return preset
+        published = self.examples.published_reward
+        if published is None:
+            raise ValueError(
+                f"the task {self.examples.task!r} has no published reward; set trainer.reward.preset"
+            )
+        return published
+
+    def example_fields(self) -> dict[str, Any]:
+        """The fields that determine the examples; without the task if the published one."""
+        counted = self.examples.identity()
+        if self.examples.published_in == self.name:
+            del counted["task"]
+        return counted
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine the checkpoint, apart from the step's inputs."""
+        trainer = self.trainer.identity()
+        del trainer["kind"]  # implied by its fields
+        return self.example_fields() | trainer
+
+
+def title_of(checkpoint: str) -> str:
+    """The display name of a checkpoint.
+
+    >>> title_of("stage1"), title_of("base")
+    ('stage 1', 'base')
+    """
+    return re.sub(r"(?<=[a-z])(?=[0-9])", " ", checkpoint)
+
+
+PUBLISHED_STAGES = (
+    Stage(name="stage1", examples=Reconstruction(), trainer=Sft()),
+    Stage(name="stage2", examples=Completion(), trainer=Grpo()),
+    Stage(name="stage3", examples=Rewriting(), trainer=Grpo()),
+)
+"""The stages of the published curriculum, with the defaults of this project."""

@@ -1,0 +1,1 @@
+"""The result of a run: statistics, tables, pictures, the written report."""

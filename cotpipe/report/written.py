@@ -1,0 +1,87 @@
+"""The Markdown report: tables, the effect of each stage, and answers before and after."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from cotpipe.data.rows import TeacherOutcome
+from cotpipe.recipe.examples import Masks
+from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.stages import title_of
+from cotpipe.report.summary import comparisons, number, percent, summarise
+
+_NUM_EXAMPLES = 5
+
+
+def write_report(
+    path: Path,
+    recipe: Recipe,
+    rows: Mapping[str, pd.DataFrame],
+    optimizer_steps: Mapping[str, int],
+    teacher: Sequence[TeacherOutcome],
+) -> None:
+    """Write the Markdown report: tables, comparisons, key settings, examples.
+
+    Args:
+        path: The file to write.
+        recipe: The recipe of the run.
+        rows: The evaluation rows of every checkpoint.
+        optimizer_steps: Optimizer steps of each stage.
+        teacher: Outcomes of the teacher's answers.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cotpipe.report", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+    )
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "quote": _quote,
+        "titled": title_of,
+    }
+    environment.globals["describe_masks"] = describe_masks
+    text = environment.get_template("report.md.jinja").render(
+        recipe=recipe,
+        summaries=[summarise(name, rows[name]) for name in recipe.checkpoints],
+        comparisons=comparisons(
+            {stage.name: recipe.start_of(stage) for stage in recipe.stages}, rows
+        ),
+        examples=_examples(rows["base"], rows[recipe.checkpoints[-1]]),
+        optimizer_steps=optimizer_steps,
+        teacher=teacher,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def describe_masks(masks: Masks) -> str:
+    """A mask section in words."""
+    match masks.amount:
+        case "one":
+            amount = "one step"
+        case "half":
+            amount = "max(3, half of the steps), one stays"
+        case "share":
+            amount = (
+                f"a share that goes from {masks.first_share:g} to {masks.last_share:g} of the steps"
+            )
+    return f"{masks.kind} masks, {amount}, in {100 * masks.probability:g} % of the rows"
+
+
+def _examples(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """The first problems by id, so not selected by result."""
+    pairs = before.merge(
+        after, on=["problem_id", "question", "answer"], suffixes=("_before", "_after")
+    )
+    return pairs.head(_NUM_EXAMPLES).to_dict("records")
+
+
+def _quote(text: str) -> str:
+    return (
+        "\n".join(f"> {line}" if line else ">" for line in text.strip().splitlines())
+        or "> (nothing)"
+    )

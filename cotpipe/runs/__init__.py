@@ -1,0 +1,1 @@
+"""Run records, catalog, model registry, nightly runs, store maintenance, and preflight checks."""

@@ -1,0 +1,262 @@
+"""Preflight checks: whether a recipe can run here, and how to fix what fails."""
+
+import base64
+import importlib.metadata
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import psutil
+from packaging.requirements import Requirement
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.extensions import is_own
+from cotpipe.hub import require_on_hub
+from cotpipe.recipe.model import Recipe, Student
+from cotpipe.recipe.stages import Stage
+from cotpipe.settings import Settings
+
+State = Literal["ok", "warn", "fail"]
+_SECONDS = 10.0
+_ANSWER = httpx.Timeout(120, connect=_SECONDS)  # a Prefect server may be slow at first
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    state: State
+    text: str
+
+
+def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
+    """Run all checks in turn; a failed check does not stop the others."""
+    checks: list[tuple[str, Callable[[], tuple[State, str]]]] = [
+        ("versions", _versions),
+        ("store", lambda: _store(settings)),
+        ("Prefect", _prefect),
+        ("problems", lambda: _problems(recipe)),
+        ("student", lambda: _student(recipe, settings)),
+        ("teacher", lambda: _teacher(recipe, settings)),
+        *(
+            (f"memory of {stage.name}", _memory_of(recipe, stage, settings))
+            for stage in recipe.stages
+        ),
+    ]
+    for name, check in checks:
+        try:
+            yield Finding(name, *check())
+        except (UserError, RunError) as error:
+            yield Finding(name, "fail", str(error))
+
+
+def _versions() -> tuple[State, str]:
+    """Whether every dependency is installed in a supported version."""
+    wrong = []
+    for text in importlib.metadata.requires("cotpipe") or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found} is not {requirement.specifier}")
+    if wrong:
+        return (
+            "fail",
+            f"{'; '.join(wrong)}; install with the constraints: pip install -c constraints.txt .",
+        )
+    return "ok", f"cotpipe {importlib.metadata.version('cotpipe')} and all its dependencies"
+
+
+def _store(settings: Settings) -> tuple[State, str]:
+    from cotpipe.store.artifacts import open_store
+
+    storage = open_store(settings).storage
+    name = f"doctor-{uuid.uuid4().hex[:8]}"
+    storage.replace(name, b"written by cotpipe doctor")
+    try:
+        if storage.read(name) is None:
+            return (
+                "fail",
+                f"{storage.address} does not return what was written to it; set COTPIPE_STORE to another "
+                "location",
+            )
+    finally:
+        storage.remove(name)
+    return "ok", f"{storage.address} is readable and writable"
+
+
+def _prefect() -> tuple[State, str]:
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return (
+            "ok",
+            "PREFECT_API_URL is not set: every run starts a temporary server",
+        )
+    state, text = check_server(address)
+    return (state, text) if state == "fail" else _schedules(address, text)
+
+
+def check_server(address: str) -> tuple[State, str]:
+    """Whether a Prefect server of a compatible version answers at an API address."""
+    ours = importlib.metadata.version("prefect")
+    try:
+        answer = httpx.get(
+            f"{address.rstrip('/')}/admin/version", timeout=_ANSWER, headers=_prefect_key()
+        )
+        if answer.status_code in (401, 403):
+            return (
+                "fail",
+                f"{address} denies access; set PREFECT_API_AUTH_STRING (user:password) or PREFECT_API_KEY",
+            )
+        answer.raise_for_status()
+        theirs = str(answer.json())
+    except (httpx.HTTPError, ValueError) as error:
+        return (
+            "fail",
+            f"{address} does not respond as a Prefect server ({error}); start it, or unset "
+            "PREFECT_API_URL",
+        )
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        return (
+            "fail",
+            f"{address} is Prefect {theirs}, this is {ours}; install the same version on both",
+        )
+    return "ok", f"{address} is Prefect {theirs}"
+
+
+def _schedules(address: str, text: str) -> tuple[State, str]:
+    """Detect a dead scheduler: such a server looks healthy, but has no scheduled runs."""
+    with httpx.Client(base_url=address, headers=_prefect_key(), timeout=_ANSWER) as client:
+        deployments = client.post("/deployments/filter", json={}).raise_for_status().json()
+        scheduled = [
+            one["id"]
+            for one in deployments
+            if not one["paused"] and any(each["active"] for each in one["schedules"])
+        ]
+        chosen = {
+            "deployments": {"id": {"any_": scheduled}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        runs = (
+            client.post("/flow_runs/filter", json=chosen).raise_for_status().json()
+            if scheduled
+            else []
+        )
+    silent = set(scheduled) - {run["deployment_id"] for run in runs}
+    if silent:
+        names = ", ".join(one["name"] for one in deployments if one["id"] in silent)
+        return "warn", (
+            f"{text}, but it has no scheduled run of: {names}; this is normal within a minute of its "
+            "start; otherwise check the server's log and restart it"
+        )
+    return "ok", f"{text}; {len(deployments)} deployments, {len(runs)} scheduled runs"
+
+
+def _prefect_key() -> dict[str, str]:
+    """The authorization header for a server that requires a key or a password."""
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if password := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
+    return {}
+
+
+def _problems(recipe: Recipe) -> tuple[State, str]:
+    return "ok", recipe.problems.source.check()
+
+
+def _student(recipe: Recipe, settings: Settings) -> tuple[State, str]:
+    from cotpipe.steps.student import stored_checkpoint, student_identity
+
+    student = recipe.student
+    if stored_checkpoint(student.model):
+        return "ok", f"{_stored_folder(student, settings)}"
+    if student_identity(student.model):
+        return "ok", f"{student.model} is on this machine"
+    return "ok", require_on_hub("model", student.model, student.revision)
+
+
+def _stored_folder(student: Student, settings: Settings) -> Path:
+    """The local directory with the configuration of a student from the store."""
+    from cotpipe.steps.student import stored_checkpoint
+    from cotpipe.store.artifacts import open_store
+
+    checkpoint, store = stored_checkpoint(student.model), open_store(settings)
+    record = store.find(checkpoint) if checkpoint else None
+    if record is None:
+        raise UserError(
+            f"student.model: {student.model} is not in the store {store.storage.address}, or is damaged"
+        )
+    return store.path(record, "model/config.json").parent
+
+
+def _teacher(recipe: Recipe, settings: Settings) -> tuple[State, str]:
+    from cotpipe.engines.base import Model, engines
+    from cotpipe.engines.choice import choose_engine
+    from cotpipe.steps.rationales import teacher_identity
+
+    teacher = recipe.teacher
+    if teacher.engine == "reference":
+        return "ok", "the dataset's own rationales"
+    assert teacher.model
+    identity = teacher_identity(recipe)
+    chosen, why = choose_engine(teacher.engine)
+    if chosen == "openai":
+        from cotpipe.engines.openai_engine import open_servers
+
+        with open_servers(Model(teacher.model), settings):
+            return "ok", f"{', '.join(settings.servers)}: {teacher.model} is served"
+    if is_own(chosen):
+        engines.find(chosen)
+        return "ok", f"{chosen} exists; it will open {teacher.model}"
+    found = f"{teacher.model} is on this machine"
+    if isinstance(identity["model"], str):
+        found = require_on_hub("model", teacher.model, teacher.revision)
+    return "ok", f"{found}; engine {chosen}: {why}"
+
+
+def _memory_of(recipe: Recipe, stage: Stage, settings: Settings) -> Callable[[], tuple[State, str]]:
+    def check() -> tuple[State, str]:
+        from cotpipe.hardware.devices import training_attention
+        from cotpipe.steps.student import read_config, stored_checkpoint
+        from cotpipe.training.memory import needs_of, shape_of
+
+        student = recipe.student
+        if stored_checkpoint(student.model):
+            student = Student(model=str(_stored_folder(student, settings)))
+        shape = shape_of(read_config(student))
+        needs = needs_of(stage.trainer, shape, keeps_attention=training_attention() == "eager")
+        total = sum(need.gigabytes for need in needs)
+        free, where = _free_memory()
+        text = f"up to about {total:.1f} GB of {free:.1f} GB {where}: {', '.join(map(str, needs))}"
+        if total > free:
+            remedy = (
+                f"lower {stage.name}.trainer.micro_batch, turn on gradient_checkpointing, or train "
+                "adapters (lora)"
+            )
+            return "fail", f"{text}; {remedy}"
+        return (
+            ("warn", f"{text}; this is close to the limit") if total > 0.85 * free else ("ok", text)
+        )
+
+    return check
+
+
+def _free_memory() -> tuple[float, str]:
+    """Free memory (GB), and where it is."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 1e9, f"free on {torch.cuda.get_device_name()}"
+    available: Any = psutil.virtual_memory().available
+    return available / 1e9, "free memory (no GPU here)"

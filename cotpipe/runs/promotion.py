@@ -1,0 +1,176 @@
+"""The model registry, `models/promoted.json`: promoted checkpoints and nightly runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.report.summary import compare, number, percent
+from cotpipe.runs.log import Run
+from cotpipe.store.artifacts import Store
+from cotpipe.store.records import Reference
+from cotpipe.store.storage import Storage
+
+REGISTRY = "models"
+"""The directory of the registry in the store; only the holder of its lease may write."""
+_FILE = f"{REGISTRY}/promoted.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Promotion(_Model):
+    """The promotion of a checkpoint."""
+
+    checkpoint: Reference
+    run_id: str
+    promoted_at: str  # UTC, ISO 8601
+    why: str
+
+
+class Taken(_Model):
+    """A file of the inbox that a nightly run ingested."""
+
+    name: str  # relative to the inbox
+    size: int  # bytes
+    problems: Reference
+
+
+class Night(_Model):
+    """The outcome of a nightly run that was not skipped."""
+
+    run_id: str
+    mining: Reference | None  # None if the curriculum does not mine failures
+    candidate: Reference
+    promoted: bool
+    why: str
+
+
+class ModelRegistry(_Model):
+    """The promoted checkpoint and the history that led to it; each list is oldest first."""
+
+    promotions: list[Promotion] = []
+    undone: list[Promotion] = []
+    taken: list[Taken] = []
+    nights: list[Night] = []
+
+    @property
+    def promoted(self) -> Promotion | None:
+        """The current promotion, if any."""
+        return self.promotions[-1] if self.promotions else None
+
+    @property
+    def references(self) -> set[Reference]:
+        """All artifacts that future nightly runs and an undo need."""
+        checkpoints = {promotion.checkpoint for promotion in self.promotions}
+        return (
+            checkpoints
+            | {file.problems for file in self.taken}
+            | {night.mining for night in self.nights if night.mining}
+        )
+
+    def with_promotion(self, checkpoint: Reference, run_id: str, why: str) -> "ModelRegistry":
+        """A copy of the registry with a new promotion."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        promotion = Promotion(checkpoint=checkpoint, run_id=run_id, promoted_at=now, why=why)
+        return self.model_copy(update={"promotions": [*self.promotions, promotion]})
+
+
+def read_registry(storage: Storage) -> ModelRegistry:
+    """Read the registry; empty if there is none yet. Raises `RunError` if it is invalid."""
+    data = storage.read(_FILE)
+    try:
+        return ModelRegistry.model_validate_json(data) if data else ModelRegistry()
+    except ValidationError as error:
+        raise RunError(
+            f"{_FILE} cannot be read ({error.errors()[0]['msg']}); restore the last valid version"
+        ) from error
+
+
+def write_registry(storage: Storage, registry: ModelRegistry) -> None:
+    """Replace the registry atomically; the caller must hold the lease of `REGISTRY`."""
+    storage.replace(_FILE, registry.model_dump_json(indent=2).encode())
+
+
+def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> ModelRegistry:
+    """Record a nightly run, the files it ingested, and its promotion, if any. Idempotent."""
+    registry = read_registry(storage)
+    if any(one.run_id == night.run_id for one in registry.nights):
+        return registry
+    registry = registry.model_copy(
+        update={"nights": [*registry.nights, night], "taken": [*registry.taken, *taken]}
+    )
+    if night.promoted:
+        registry = registry.with_promotion(night.candidate, night.run_id, night.why)
+    write_registry(storage, registry)
+    return registry
+
+
+def promote_run(store: Store, run: Run) -> None:
+    """Promote the last checkpoint of a run by hand.
+
+    Raises `UserError` if that is missing or damaged.
+    """
+    checkpoint = run.references.get(run.checkpoints[-1]) if run.checkpoints else None
+    if checkpoint is None or store.find(checkpoint) is None:
+        raise UserError(
+            f"run {run.run_id} has no intact checkpoint of its last stage; finish it with: "
+            f"cotpipe rerun {run.run_id}"
+        )
+    registry = read_registry(store.storage)
+    write_registry(store.storage, registry.with_promotion(checkpoint, run.run_id, "by hand"))
+
+
+def undo_promotion(storage: Storage) -> ModelRegistry:
+    """Roll back to the previous promotion.
+
+    Raises `UserError` if nothing is promoted.
+    """
+    registry = read_registry(storage)
+    if not registry.promotions:
+        raise UserError(
+            "nothing is promoted, so there is nothing to undo; promote a run: cotpipe promote RUN"
+        )
+    *kept, last = registry.promotions
+    registry = registry.model_copy(update={"promotions": kept, "undone": [*registry.undone, last]})
+    write_registry(storage, registry)
+    return registry
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to promote a candidate, and why."""
+
+    promote: bool
+    why: str
+
+
+def judge(
+    promoted: pd.DataFrame, candidate: pd.DataFrame, accuracy_margin: float, token_margin: float
+) -> Verdict:
+    """Compare the promoted checkpoint and the candidate on the same held-out problems.
+
+    A non-inferiority test: the 95 % intervals of the paired changes must lie within the margins.
+
+    Args:
+        promoted: Evaluation rows of the promoted checkpoint.
+        candidate: Evaluation rows of the candidate.
+        accuracy_margin: Maximum loss of accuracy (share in [0, 1]).
+        token_margin: Maximum growth of the mean answer length (share of the promoted one's).
+    """
+    rows = {"promoted": promoted, "candidate": candidate}
+    change = compare("promoted", "candidate", rows)
+    most_tokens = token_margin * float(promoted["num_tokens"].mean())
+    mistakes = []
+    if change.accuracy.low < -accuracy_margin:
+        mistakes.append(f"it may lose more than {100 * accuracy_margin:g} points of accuracy")
+    if change.tokens.high > most_tokens:
+        mistakes.append(f"it may write more than {most_tokens:.1f} tokens more")
+    figures = f"accuracy {percent(change.accuracy)}, tokens {number(change.tokens)}, {len(promoted)} problems"
+    if mistakes:
+        return Verdict(False, f"{' and '.join(mistakes)}: {figures}")
+    return Verdict(True, f"neither less accurate nor longer than the margins allow: {figures}")

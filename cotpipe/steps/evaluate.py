@@ -1,0 +1,45 @@
+"""The evaluation step: a checkpoint answers the held-out questions greedily."""
+
+from functools import partial
+
+from cotpipe.data.rows import Answered, write_rows
+from cotpipe.engines.base import Sampling
+from cotpipe.errors import UserError
+from cotpipe.steps.ask import ask, gpus_to_ask
+from cotpipe.steps.lessons import read_lessons
+from cotpipe.steps.step import Step, Work
+
+
+def step(checkpoint: str) -> Step:
+    """The evaluation step of `base` (the student before training) or of a stage's checkpoint."""
+    model = "student" if checkpoint == "base" else checkpoint
+    return Step(
+        kind=f"evaluation-{checkpoint}",
+        version=1,
+        inputs=(model, "lessons"),
+        fields=lambda recipe: recipe.fields("evaluation", "problems.answers"),
+        run=partial(evaluate, checkpoint=model),
+        verb="evaluate",
+        gpus=gpus_to_ask,
+    )
+
+
+def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
+    """Write `evaluations.parquet`: the graded answers of the checkpoint.
+
+    Raises `UserError` if the held-out split is empty.
+    """
+    section = work.recipe.evaluation
+    held_out = list(read_lessons(work.input("lessons", "lessons.parquet"), section.split))
+    lessons = held_out[: section.max_problems]
+    if not lessons:
+        raise UserError(
+            f"evaluation.split: the split {section.split!r} is empty; "
+            f"raise problems.splits.{section.split}"
+        )
+    sampling = Sampling(
+        num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0
+    )
+    answered = ask(work, checkpoint, lessons, sampling)
+    write_rows(work.output / "evaluations.parquet", Answered, answered)
+    return {"problems": len(answered), "correct": sum(row.correct for row in answered)}

@@ -1,0 +1,186 @@
+"""Running a step: reuse its artifact from the store, or make it in a draft and commit it."""
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+
+from cotpipe.errors import RunError
+from cotpipe.progress import Progress
+from cotpipe.recipe.model import Recipe
+from cotpipe.settings import Settings
+from cotpipe.steps.step import Step, Work, reference_of
+from cotpipe.store.artifacts import Draft, Store
+from cotpipe.store.leases import holder, try_lease
+from cotpipe.store.records import Record, Reference, package_versions
+from cotpipe.store.training_states import TrainingStates
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a step."""
+
+    reference: Reference
+    reused: bool
+    record: Record
+
+
+class StepResult(BaseModel):
+    """The part of an outcome that tasks pass on: references, not tables."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reference: Reference
+    reused: bool
+    counts: dict[str, int]  # as reported by the step, such as rows kept and dropped
+
+
+def one_after_the_other(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
+    """Run the jobs of a step's shards sequentially; the default of `StepRunner.side_by_side`."""
+    return [job() for job in jobs]
+
+
+@dataclass(frozen=True)
+class StepRunner:
+    """Runs steps against one store."""
+
+    store: Store
+    settings: Settings
+    progress: Progress
+    side_by_side: Callable[[Sequence[Callable[[], Outcome]]], list[Outcome]] = one_after_the_other
+
+    def run(
+        self,
+        step: Step,
+        recipe: Recipe,
+        inputs: Mapping[str, Reference],
+        refresh: bool = False,
+        device: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Outcome:
+        """Reuse the step's artifact or make it; waits while another run is making it.
+
+        Idempotent: a committed artifact is never made twice. Raises `UserError` or `RunError`; the
+        artifacts of earlier steps stay committed.
+
+        Args:
+            step: The step to run.
+            recipe: The recipe of the run.
+            inputs: The artifacts that the step reads, by kind.
+            refresh: Make a new artifact even if one is committed.
+            device: Held while the artifact is made, but not while it is reused or waited for.
+        """
+        plain = reference_of(step, recipe, inputs)
+        reference = self.store.wanted(plain, refresh)
+        try:
+            while True:
+                if record := self.store.check(reference):
+                    outcome = Outcome(reference, reused=True, record=record)
+                    break
+                with try_lease(
+                    self.store.storage, str(reference), self.settings.lease_seconds
+                ) as lease:
+                    if lease and not self.store.check(reference):
+                        with device():
+                            record = self._make(step, recipe, inputs, reference, refresh)
+                        outcome = Outcome(reference, reused=False, record=record)
+                        break
+                if not lease:
+                    self._wait_for(reference)
+            if reference != self.store.latest(plain):
+                self.store.put_in_place(plain, reference)
+            return outcome
+        except (OSError, SafetensorError) as error:  # the latter if the disk fills up with weights
+            raise RunError(
+                f"step {step.kind}: cannot read or write its files: {error}; free disk space, or set "
+                "COTPIPE_STORE (for a store on S3 also COTPIPE_CACHE) to another location, then run "
+                "again: finished steps are kept"
+            ) from error
+
+    def _wait_for(self, reference: Reference) -> None:
+        other = holder(self.store.storage, str(reference)) or "another run"
+        self.progress.note(f"waiting for {other}, which is making the same artifact")
+        time.sleep(min(2.0, self.settings.lease_seconds / 10))
+
+    def _make(
+        self,
+        step: Step,
+        recipe: Recipe,
+        inputs: Mapping[str, Reference],
+        reference: Reference,
+        refresh: bool,
+    ) -> Record:
+        started = time.monotonic()
+        with self.store.draft(reference) as draft:
+            work = Work(
+                recipe=recipe,
+                settings=self.settings,
+                store=self.store,
+                inputs=inputs,
+                output=draft.path,
+                training_states=TrainingStates(self.store.storage, reference),
+                progress=self.progress,
+                run_all=partial(self._run_all, recipe, refresh),
+            )
+            counts = step.run(work)
+            seconds = time.monotonic() - started
+            record = self.store.commit(
+                draft, _describe(step, work, draft, reference, counts, seconds)
+            )
+        work.training_states.clear()
+        _release_memory()
+        return record
+
+    def _run_all(
+        self,
+        recipe: Recipe,
+        refresh: bool,
+        steps: Sequence[Step],
+        done: Callable[[int], None],
+    ) -> list[Record]:
+        def job(index: int) -> Outcome:
+            outcome = self.run(steps[index], recipe, {}, refresh)
+            done(index)
+            return outcome
+
+        outcomes = self.side_by_side([partial(job, index) for index in range(len(steps))])
+        return [outcome.record for outcome in outcomes]
+
+
+def _describe(
+    step: Step,
+    work: Work,
+    draft: Draft,
+    reference: Reference,
+    counts: dict[str, int],
+    seconds: float,
+) -> Record:
+    """The record of a step's artifact, without the files, which the store adds."""
+    return Record(
+        kind=step.kind,
+        fingerprint=reference.fingerprint,
+        attempt=draft.attempt,
+        step_version=step.version,
+        fields=step.fields(work.recipe),
+        inputs={kind: work.inputs[kind].fingerprint for kind in step.inputs},
+        parts=work.parts,
+        counts=counts,
+        files=[],
+        versions=package_versions(),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+    )
+
+
+def _release_memory() -> None:
+    """Return the memory of a step's model to the system, so that the next step can use it."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

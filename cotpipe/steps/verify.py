@@ -1,0 +1,105 @@
+"""Verification of the teacher's answers: accept correct ones in steps, reject the rest."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cotpipe.data.rows import Problem, TeacherOutcome, TeacherRationale
+from cotpipe.engines.base import Generated
+from cotpipe.rationale.format import Rationale, format_rationale, parse_rationale, until_answer
+from cotpipe.rationale.graph import rationale_graph
+from cotpipe.rationale.lengths import count_words
+from cotpipe.recipe.model import Recipe
+
+_VERIFIED = "verified"
+WITHOUT_STEPS = ("no labelled steps", "too few steps", "too many steps")
+"""Reasons to reject a correct answer that a rewrite in steps may fix."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer of the teacher, with the reason to reject it, if any."""
+
+    problem: Problem
+    sample: int
+    answer: Generated
+    rationale: Rationale
+    reason: str | None
+    restructured: bool = False
+
+
+def judge(
+    problem: Problem, number: int, sample: Generated, recipe: Recipe, restructured: bool = False
+) -> Judged:
+    """Parse an answer and decide whether to teach it.
+
+    Args:
+        problem: The problem.
+        number: Index of the sample among those of the problem.
+        sample: The teacher's answer.
+        recipe: The recipe with the thresholds.
+        restructured: Whether the teacher rewrote it in steps on request.
+    """
+    text = until_answer(sample.text)
+    rationale = parse_rationale(text, recipe.answers)
+    truncated = sample.truncated and text == sample.text
+    reason = _reason_to_reject(rationale, problem.answer, recipe, truncated)
+    return Judged(problem, number, sample, rationale, reason, restructured)
+
+
+def _reason_to_reject(
+    rationale: Rationale, gold: str, recipe: Recipe, truncated: bool
+) -> str | None:
+    teacher = recipe.teacher
+    if truncated:
+        return "truncated"
+    if rationale.answer is None:
+        return "no answer"
+    if not recipe.answers.match(rationale.answer, gold):
+        return "wrong answer"
+    if teacher.engine != "reference" and not rationale.labelled:
+        # Datasets have one step per line; models write other text around their steps.
+        return "no labelled steps"
+    if len(rationale.steps) < teacher.min_steps:
+        return "too few steps"
+    if len(rationale.steps) > teacher.max_steps:
+        return "too many steps"
+    if max(Counter(rationale.steps).values()) > max(2, len(rationale.steps) // 2):
+        return "repeats itself"
+    return None
+
+
+def row_of(one: Judged) -> TeacherRationale:
+    """A verified rationale with its step graph."""
+    problem, steps = one.problem, one.rationale.steps
+    graph = rationale_graph(problem.question, steps, problem.answer)
+    return TeacherRationale(
+        problem_id=problem.problem_id,
+        sample=one.sample,
+        steps=steps,
+        answer=problem.answer,
+        num_words=count_words(format_rationale(steps, problem.answer)),
+        num_tokens=one.answer.num_tokens,
+        restructured=one.restructured,
+        uses=graph.uses,
+        distance=graph.distance,
+        critical=graph.critical,
+    )
+
+
+def outcomes(judged: Sequence[Judged]) -> list[TeacherOutcome]:
+    """Counts per outcome: verified answers first, then the reasons to reject by frequency."""
+    groups: dict[str, list[Judged]] = {_VERIFIED: []}
+    for one in judged:
+        groups.setdefault(one.reason or _VERIFIED, []).append(one)
+    rows = [
+        TeacherOutcome(
+            outcome=outcome,
+            num_answers=len(answers),
+            share=len(answers) / max(len(judged), 1),
+            mean_words=sum(count_words(one.answer.text) for one in answers) / max(len(answers), 1),
+            num_tokens=sum(one.answer.num_tokens for one in answers),
+        )
+        for outcome, answers in groups.items()
+    ]
+    return sorted(rows, key=lambda row: (row.outcome != _VERIFIED, -row.num_answers, row.outcome))

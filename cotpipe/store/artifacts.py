@@ -1,0 +1,163 @@
+"""The store: immutable artifacts, addressed by the fingerprint of what determines their content.
+
+A step's output is stored at `<store>/<kind>/<fingerprint>/`. The fingerprint is a hash of the
+step's name and version, the recipe fields that it reads, and the fingerprints of its inputs.
+
+    stage2/0123.../record.json            the committed attempt, its files, sizes and checksums
+    stage2/0123.../4f0c51e2/model/...     the files of that attempt
+    stage2/0123.../damaged-4f0c51e2.json  marks that attempt as damaged
+    stage2/0123.../refreshed.json         the artifact that replaces this one (`--refresh`)
+    stage2/0123.../lease-1.json           the run that is building it (see `leases`)
+    stage2/0123.../training-state/...     what a killed stage resumes from (see `training_states`)
+
+Invariants:
+
+- Commits are atomic. An artifact exists once its `record.json` does, which is written last and
+  atomically. A run that dies earlier leaves unreferenced files; the next attempt or `cotpipe gc`
+  removes them.
+- Each attempt writes to its own folder, which is immutable after the commit. Concurrent runs
+  cannot mix their files: the first commit wins, and the others return its record.
+- Building an artifact is therefore idempotent: a run can be killed at any time and started again,
+  and reuses everything that was committed.
+- Leases only save work. If two runs hold one at the same time, a step runs twice and is committed
+  once.
+- An attempt marked as damaged is never used again, even if its files are restored. The next
+  attempt gets a new folder and replaces the record.
+- Lookups (`find`, `records`) are read-only. Only uses of an artifact (`check`, `path`) mark damage.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotpipe.errors import TransientError
+from cotpipe.settings import Settings
+from cotpipe.store.lookup import Artifacts
+from cotpipe.store.records import RECORD, REFRESHED, Record, Reference, describe_file, digest
+from cotpipe.store.s3 import S3Storage
+from cotpipe.store.storage import LocalStorage, Storage
+from cotpipe.store.training_states import TRAINING_STATE
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A local folder that a step writes to, and the attempt it will be committed as."""
+
+    path: Path
+    attempt: str
+
+
+class Store(Artifacts):
+    """The artifacts at one address: look up, use, and build.
+
+    >>> import tempfile
+    >>> store = Store(LocalStorage(Path(tempfile.mkdtemp())))
+    >>> store.find(Reference(kind="problems", fingerprint="0" * 32)) is None
+    True
+    """
+
+    def wanted(self, reference: Reference, refresh: bool) -> Reference:
+        """The artifact that a run should use: the latest, or the next refresh of an existing one.
+
+        A missing artifact needs no refresh: it is built anyway, resuming from its training state.
+        """
+        latest = self.latest(reference)
+        return self._next_refresh(reference) if refresh and self.find(latest) else latest
+
+    def _next_refresh(self, reference: Reference) -> Reference:
+        """The reference of an artifact's next refresh; stable until `put_in_place` is called."""
+        number = self._num_refreshes(reference) + 1
+        return Reference(
+            kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number])
+        )
+
+    def put_in_place(self, reference: Reference, refreshed: Reference) -> None:
+        """Make `latest` return the refreshed artifact from now on."""
+        entry = {"fingerprint": refreshed.fingerprint, "number": self._num_refreshes(reference) + 1}
+        self.storage.replace(f"{reference}/{REFRESHED}", json.dumps(entry).encode())
+
+    def _num_refreshes(self, reference: Reference) -> int:
+        data = self.storage.read(f"{reference}/{REFRESHED}")
+        return int(json.loads(data)["number"]) if data else 0
+
+    @contextmanager
+    def draft(self, reference: Reference) -> Iterator[Draft]:
+        """An empty local folder for a step's output, removed on an exception.
+
+        The caller must hold the artifact's lease: files of dead attempts are removed.
+        """
+        self._remove_leftovers(reference)
+        attempt = uuid.uuid4().hex[:8]
+        path = self.storage.local_path(f"{reference}/{attempt}")
+        if path is None:
+            assert self.cache
+            # The size is not known yet.
+            path = self.cache.entry(f"{reference}/{attempt}", num_bytes=0)
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            yield Draft(path, attempt)
+        except BaseException:  # also on an interrupt
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    def _remove_leftovers(self, reference: Reference) -> None:
+        record = self.record(reference)
+        kept = {record.attempt} if record else set()
+        names = self.storage.sizes(str(reference))
+        kept |= {name.split("-")[1].split(".")[0] for name in names if name.startswith("damaged-")}
+        attempts = {name.split("/")[0] for name in names if "/" in name} - {TRAINING_STATE}
+        for attempt in attempts - kept:
+            self.storage.remove(f"{reference}/{attempt}")
+
+    def commit(self, draft: Draft, record: Record) -> Record:
+        """Commit a draft, writing the record last; returns the record that won.
+
+        If another run has committed the same artifact in the meantime, its commit wins. Raises
+        `TransientError` if another run took over the lease and removed the draft's files while it
+        is still building the artifact.
+        """
+        files = [
+            describe_file(path, draft.path)
+            for path in sorted(draft.path.rglob("*"))
+            if path.is_file()
+        ]
+        if not files and self.find(record.reference) is None:
+            raise TransientError(
+                f"{record.reference}: the files of this attempt are gone because another run "
+                "took over its lease; run again to wait for that run, and raise COTPIPE_LEASE_SECONDS "
+                "if this machine often stalls"
+            )
+        complete = record.model_copy(update={"files": files, "attempt": draft.attempt})
+        self.storage.put_folder(draft.path, complete.folder)
+        name = f"{complete.reference}/{RECORD}"
+        earlier = self.record(complete.reference)
+        if earlier and self.is_marked_damaged(earlier):
+            self.storage.remove(name)
+        if self.storage.create(name, complete.model_dump_json(indent=2).encode()):
+            return complete
+        self.storage.remove(complete.folder)
+        winner = self.record(complete.reference)
+        assert winner, "another run's record existed a moment ago"
+        return winner
+
+
+def open_storage(settings: Settings) -> Storage:
+    """The storage at `settings.store`."""
+    if settings.store.startswith("s3://"):
+        return S3Storage(settings.store, settings)
+    return LocalStorage(Path(settings.store))
+
+
+def open_store(settings: Settings, check: bool = True) -> Store:
+    """Open the store at `settings.store`.
+
+    Raises `UserError` if it cannot be reached; `check=False` skips that check.
+    """
+    storage = open_storage(settings)
+    if check:
+        storage.check()
+    return Store(storage, settings.cache.expanduser(), settings.cache_gb * 1e9)

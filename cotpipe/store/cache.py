@@ -1,0 +1,103 @@
+"""A size-bounded local cache of S3 files, by artifact and attempt."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from cotpipe.store.records import Record, StoredFile
+from cotpipe.store.storage import Storage, file_sha256, file_sizes
+
+logger = logging.getLogger(__name__)
+
+_FILES_AT_ONCE = 4
+
+
+class Cache:
+    """A folder of entries with least-recently-used eviction.
+
+    Every process that requests an entry holds a shared lock on it until the process ends; only
+    unlocked entries are evicted. The entries in use may therefore exceed the bound.
+    """
+
+    def __init__(self, root: Path, storage: Storage, max_bytes: float) -> None:
+        self._storage = storage
+        self._root = root / hashlib.sha256(storage.address.encode()).hexdigest()[:16]
+        self._max_bytes = max_bytes
+        self._locks: dict[Path, IO[bytes]] = {}
+
+    def entry(self, name: str, num_bytes: int) -> Path:
+        """The folder of entry `kind/fingerprint/attempt`, locked, with room for `num_bytes`."""
+        folder = self._root / name.replace("/", "-")
+        if folder not in self._locks:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = _lock_of(folder).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            self._locks[folder] = lock
+        folder.mkdir(exist_ok=True)
+        os.utime(folder)
+        self._make_room(num_bytes - sum(file_sizes(folder).values()))
+        return folder
+
+    def fetch(self, record: Record, files: Sequence[StoredFile]) -> tuple[Path, list[str]]:
+        """Fetch the files that are not cached yet; returns their folder and the damaged files."""
+        folder = self.entry(record.folder, sum(file.size for file in files))
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            intact = list(pool.map(lambda file: self._fetch(record, file, folder), files))
+        return folder, [file.path for file, good in zip(files, intact, strict=True) if not good]
+
+    def _fetch(self, record: Record, file: StoredFile, folder: Path) -> bool:
+        """Fetch one file; cached files are intact because they are renamed only after the check."""
+        target = folder / file.path
+        if target.is_file():
+            return True
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._storage.fetch(f"{record.folder}/{file.path}", part)
+            if file_sha256(part) != file.sha256:
+                return False
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def _make_room(self, num_bytes: int) -> None:
+        entries = {path: sum(file_sizes(path).values()) for path in self._oldest_first()}
+        total = sum(entries.values()) + max(num_bytes, 0)
+        for path, size in entries.items():
+            if total <= self._max_bytes:
+                return
+            if path not in self._locks and _remove_if_unused(path):
+                logger.info("cache: removed %s (%.2f GB)", path.name, size / 1e9)
+                total -= size
+
+    def _oldest_first(self) -> list[Path]:
+        used = {}
+        for path in self._root.iterdir():
+            with suppress(FileNotFoundError):  # another process may evict entries
+                if path.is_dir():
+                    used[path] = path.stat().st_mtime
+        return sorted(used, key=used.__getitem__)
+
+
+def _remove_if_unused(path: Path) -> bool:
+    with _lock_of(path).open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if path.exists():
+            shutil.rmtree(path)
+        return True
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

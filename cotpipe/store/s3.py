@@ -1,0 +1,187 @@
+"""The S3 storage backend, through s3fs."""
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from cotpipe.errors import RunError, TransientError, UserError
+from cotpipe.settings import Settings
+from cotpipe.store.storage import Storage
+
+_PART_BYTES = 16 * 2**20
+"""Part size for large objects."""
+_PARTS_AT_ONCE = 4
+_FILES_AT_ONCE = 4
+
+
+class S3Storage(Storage):
+    """A prefix in an S3 bucket; large files are transferred in parallel parts."""
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        self.address = address.rstrip("/")
+        self.filesystem = _connect(settings)
+        self._root = self.address.removeprefix("s3://")
+
+    @override
+    def check(self) -> None:
+        try:
+            with self._reporting_errors():
+                bucket, _, prefix = self._root.partition("/")
+                self.filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except RunError as error:
+            raise UserError(str(error)) from error
+
+    @override
+    def read(self, name: str) -> bytes | None:
+        with self._reporting_errors():
+            try:
+                data: bytes = self.filesystem.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+        return data
+
+    @override
+    def create(self, name: str, data: bytes) -> bool:
+        if self.read(name) is not None:
+            return False
+        with self._reporting_errors():
+            try:
+                self.filesystem.pipe_file(self._path(name), data, mode="create")
+            except OSError as error:
+                if not _is_taken(error):
+                    raise
+        # Read back: a retry is refused if the lost first request did write, and on a server without
+        # conditional writes the last writer wins.
+        return self.read(name) == data
+
+    @override
+    def replace(self, name: str, data: bytes) -> None:
+        with self._reporting_errors():
+            self.filesystem.pipe_file(self._path(name), data)
+
+    @override
+    def remove(self, name: str) -> None:
+        paths = [f"{self._path(name)}/{file}" for file in self.sizes(name)]
+        with self._reporting_errors():
+            if self.filesystem.exists(self._path(name)):
+                paths.append(self._path(name))
+            if paths:
+                self.filesystem.rm(paths)
+
+    @override
+    def sizes(self, folder: str) -> dict[str, int]:
+        root = self._path(folder)
+        with self._reporting_errors():
+            found = self.filesystem.find(root, detail=True)
+        return {
+            path.removeprefix(f"{root}/"): int(info["size"])
+            for path, info in found.items()
+            if path != root
+        }
+
+    @override
+    def put_folder(self, source: Path, name: str) -> None:
+        files = [path for path in source.rglob("*") if path.is_file()]
+        with self._reporting_errors(), ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            list(
+                pool.map(
+                    lambda path: self._put(path, f"{name}/{path.relative_to(source).as_posix()}"),
+                    files,
+                )
+            )
+
+    def _put(self, source: Path, name: str) -> None:
+        self.filesystem.put_file(
+            str(source), self._path(name), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+        )
+
+    @override
+    def fetch(self, name: str, target: Path) -> None:
+        with self._reporting_errors():
+            self.filesystem.get_file(
+                self._path(name), str(target), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+            )
+
+    @override
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with (
+            self._reporting_errors(),
+            self.filesystem.open(self._path(name), "rb", block_size=_PART_BYTES) as stream,
+        ):
+            while part := stream.read(_PART_BYTES):
+                digest.update(part)
+        return digest.hexdigest()
+
+    @override
+    def local_path(self, name: str) -> None:
+        return None
+
+    @override
+    def location(self, name: str) -> str:
+        return f"{self.address}/{name}"
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    @contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        """Turn S3 and network errors into one-line errors that say what to do."""
+        from aiohttp import ClientError
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            yield
+        except PermissionError as error:
+            raise RunError(
+                f"the store {self.address} denies access ({_line(error)}); check AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or COTPIPE_S3_ACCESS_KEY_ID and COTPIPE_S3_SECRET_ACCESS_KEY"
+            ) from error
+        except FileNotFoundError as error:
+            raise RunError(
+                f"the store {self.address}: {_line(error)}; create the bucket, or set COTPIPE_STORE"
+            ) from error
+        except (OSError, BotoCoreError, ClientError, TimeoutError) as error:
+            raise TransientError(
+                f"the store {self.address} cannot be used: {_line(error)}; check the address, the "
+                "credentials and COTPIPE_S3_ENDPOINT_URL, then run again: finished steps are kept"
+            ) from error
+
+
+def _connect(settings: Settings) -> Any:
+    """An s3fs filesystem with timeouts and bounded retries (standard mode: backoff with jitter)."""
+    import s3fs  # a local store does not need it
+
+    key, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    return s3fs.S3FileSystem(
+        key=key.get_secret_value() if key else None,
+        secret=secret.get_secret_value() if secret else None,
+        endpoint_url=settings.s3_endpoint_url,
+        client_kwargs={"region_name": settings.s3_region} if settings.s3_region else {},
+        config_kwargs={
+            "connect_timeout": 5,
+            "read_timeout": settings.s3_timeout,
+            "retries": {"mode": "standard", "total_max_attempts": 6},
+        },
+        use_listings_cache=False,  # other runs write concurrently
+        skip_instance_cache=True,
+    )
+
+
+def _is_taken(error: OSError) -> bool:
+    """Whether a conditional write was refused: 412 (as s3fs reports it), or 409 if concurrent."""
+    return (
+        isinstance(error, FileExistsError)
+        or error.errno == errno.EINVAL
+        or "ConditionalRequestConflict" in str(error)
+    )
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

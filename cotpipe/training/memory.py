@@ -1,0 +1,129 @@
+"""Estimating the memory that a stage takes on one device, with the arithmetic."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cotpipe.recipe.trainers import Grpo, Sft
+
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The dimensions of a model that determine its memory."""
+
+    num_weights: int
+    num_layers: int
+    width: int
+    num_heads: int
+    num_key_heads: int
+    vocabulary: int
+
+    @property
+    def key_width(self) -> int:
+        """Total width of the keys of one position in one layer."""
+        return self.width // self.num_heads * self.num_key_heads
+
+
+@dataclass(frozen=True)
+class Need:
+    """One component of the memory estimate."""
+
+    what: str
+    gigabytes: float
+    arithmetic: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.gigabytes:.1f} GB ({self.arithmetic})"
+
+
+def shape_of(config: Any) -> ModelShape:
+    """The shape of a model from its transformers configuration; allocates no weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        num_weights = AutoModelForCausalLM.from_config(config).num_parameters()
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    return ModelShape(
+        num_weights,
+        config.num_hidden_layers,
+        config.hidden_size,
+        heads,
+        key_heads,
+        config.vocab_size,
+    )
+
+
+def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> list[Need]:
+    """The peak memory of training, by component.
+
+    Counts float32 weights, AdamW, 16-bit activations, logits, and what GRPO adds, for rows of the
+    maximum length that the recipe allows. Activations per layer take s b h (34 + 5 a s / h) bytes,
+    or 2 s b h with gradient checkpointing (Korthikanti et al., 2022, arXiv 2205.05198, sections 4.1
+    and 4.2), for b rows of s tokens, width h and a heads. The second term is zero if the attention
+    matrix is not kept, as with fused attention.
+    """
+    length = trainer.longest_row
+    scored = trainer.max_new_tokens if isinstance(trainer, Grpo) else length
+    rows, trained = trainer.micro_batch, _num_trained(trainer, model)
+    of_attention = 5 * model.num_heads * length / model.width if keeps_attention else 0.0
+    per_position = 2.0 if trainer.gradient_checkpointing else 34 + of_attention
+    found = [
+        Need("weights", 4 * model.num_weights / _GB, f"{_short(model.num_weights)} x 4 bytes"),
+        Need("gradients and AdamW", 12 * trained / _GB, f"{_short(trained)} trained x 12 bytes"),
+        Need(
+            "activations",
+            per_position * length * rows * model.width * model.num_layers / _GB,
+            f"{rows} rows x {length} tokens x {model.width} x {model.num_layers} layers "
+            f"x {per_position:.0f} bytes",
+        ),
+        Need(
+            "logits",
+            10 * rows * scored * model.vocabulary / _GB,
+            f"{rows} rows x {scored} tokens x {model.vocabulary} x 10 bytes "
+            "(16 bits, float32, gradient)",
+        ),
+    ]
+    return found + (_of_rollouts(trainer, model, length) if isinstance(trainer, Grpo) else [])
+
+
+def _of_rollouts(trainer: Grpo, model: ModelShape, length: int) -> list[Need]:
+    completions = trainer.rows_per_step
+    found = [
+        Need(
+            "KV cache",
+            4 * model.key_width * model.num_layers * completions * length / _GB,
+            f"{completions} completions x {length} tokens x {model.num_layers} layers "
+            f"x {model.key_width} x 4 bytes",
+        )
+    ]
+    if trainer.lora is None:
+        found.append(
+            Need(
+                "copy for generation",
+                2 * model.num_weights / _GB,
+                f"{_short(model.num_weights)} x 2 bytes",
+            )
+        )
+        if trainer.kl:
+            found.append(
+                Need(
+                    "reference model",
+                    4 * model.num_weights / _GB,
+                    f"{_short(model.num_weights)} x 4 bytes",
+                )
+            )
+    return found
+
+
+def _num_trained(trainer: Sft | Grpo, model: ModelShape) -> int:
+    """All weights, or those of the LoRA adapters: two matrices per layer, at most 4x the width."""
+    if trainer.lora is None:
+        return model.num_weights
+    return len(trainer.lora.target_modules) * model.num_layers * trainer.lora.rank * 3 * model.width
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.0f} million"

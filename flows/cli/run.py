@@ -1,0 +1,127 @@
+"""The commands that run a recipe, or rerun that of an earlier run."""
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import httpx
+import typer
+from rich.console import Console
+
+from cotpipe.errors import RunError
+from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.log import find_run, recipe_of
+from cotpipe.settings import Settings
+from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
+from cotpipe.steps.plan import name_artifacts, plan_run
+from cotpipe.steps.runner import StepResult
+from cotpipe.store.artifacts import open_store
+from flows.cli.options import (
+    DebugOption,
+    DryRunOption,
+    RecipeOption,
+    RunArgument,
+    SetOption,
+    StoreOption,
+)
+from flows.cli.results import show_plan, show_results
+from flows.temporary_server import TemporaryServer
+
+_SECONDS_TO_DRAIN = 20.0
+
+
+def run(
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    store: StoreOption = None,
+    refresh: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STEP",
+            help="Run a step and all that depends on it again, even if the store has it; can be repeated.",
+        ),
+    ] = None,
+    until: Annotated[
+        str, typer.Option(metavar="STEP", help="Stop after this step; run only what it needs.")
+    ] = "report",
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the whole curriculum. Finished steps are reused, so an interrupted run resumes."""
+    _run(load_recipe(recipe, set_ or []), refresh or [], dry_run, until)
+
+
+def rerun(
+    run: RunArgument,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Run this step and all that depends on it again.",
+        ),
+    ] = None,
+    store: StoreOption = None,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Rerun the recipe of an earlier run: reuse finished steps, run failed or missing ones."""
+    earlier = find_run(open_store(Settings()).storage, run)
+    _run(recipe_of(earlier), [from_] if from_ else [], dry_run)
+
+
+def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report") -> None:
+    opened = open_store(Settings())
+    require_steps([*refresh, until], steps_of(recipe))
+    name_artifacts(recipe, opened)
+    if dry_run:
+        wide = None if sys.stdout.isatty() else 240  # do not wrap in a file
+        needed = needed_for(until, steps_of(recipe))
+        planned = [step for step in plan_run(recipe, opened, refresh) if step.kind in needed]
+        show_plan(recipe.name, planned, Console(width=wide))
+        return
+    results = _run_flow(recipe, refresh, until)
+    if until == "report":
+        show_results(
+            {kind: result.reference for kind, result in results.items()}, opened, Console()
+        )
+    else:
+        place = opened.storage.location(str(results[until].reference))
+        Console().print(f"{until}: {place}", soft_wrap=True, highlight=False)
+
+
+def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepResult]:
+    """Run the flow on the configured Prefect server, or a temporary one; returns its results."""
+    server = None
+    try:
+        if not os.environ.get("PREFECT_API_URL"):
+            server = TemporaryServer()
+        # Importing Prefect takes seconds, and reads the server's address.
+        from flows.curriculum import curriculum
+
+        return curriculum(recipe=recipe, until=until, refresh=tuple(refresh))
+    except KeyboardInterrupt:
+        _end_at_once(server)
+    except (httpx.TransportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise  # only this message comes from Prefect, before a run starts
+        if server:
+            server.check()
+        raise RunError(
+            f"cannot reach the Prefect server ({error}); check PREFECT_API_URL, or unset it"
+        ) from error
+
+
+def _end_at_once(server: TemporaryServer | None) -> NoReturn:
+    """Flush events to the server, and exit without waiting for threads that still generate."""
+    from prefect.events.worker import EventsWorker
+
+    sys.stderr.write(
+        "cotpipe: interrupted; finished steps are kept, run the same command again to resume\n"
+    )
+    sys.stderr.flush()
+    EventsWorker.drain_all(timeout=_SECONDS_TO_DRAIN)
+    if server:
+        server.end()
+    os._exit(1)

@@ -1,0 +1,144 @@
+"""The commands that inspect and maintain a store."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.settings import Settings
+from cotpipe.store.artifacts import open_store
+from flows.cli.options import RunArgument, StoreOption
+
+_SHOWN_ROWS = 100
+
+
+def runs(store: StoreOption = None) -> None:
+    """List all runs, oldest first."""
+    from cotpipe.runs.log import read_runs
+    from flows.cli.results import show_runs
+
+    show_runs(read_runs(open_store(Settings()).storage), Console())
+
+
+def show(run: RunArgument, store: StoreOption = None) -> None:
+    """Show one run: steps, reuse, timings, versions, results."""
+    from cotpipe.runs.log import find_run
+    from flows.cli.results import show_run
+
+    opened = open_store(Settings())
+    show_run(find_run(opened.storage, run), opened, Console())
+
+
+def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> None:
+    """Show the recipe keys in which two runs differ, and their results."""
+    from cotpipe.runs.log import find_run
+    from flows.cli.results import show_difference
+
+    opened = open_store(Settings())
+    show_difference(
+        find_run(opened.storage, first), find_run(opened.storage, second), opened, Console()
+    )
+
+
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(metavar="SELECT", help="One select statement.")
+    ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Show all tables with their columns instead.")
+    ] = False,
+    store: StoreOption = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write CSV to standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write JSON Lines to standard output.")
+    ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write Parquet to standard output.")
+    ] = False,
+) -> None:
+    """Query the tables of the store with DuckDB; --tables lists them."""
+    from cotpipe.runs.catalog import query as ask
+    from cotpipe.runs.catalog import views
+    from flows.cli.results import show_rows, show_views
+
+    if tables == (query is not None):
+        raise UserError(
+            "sql: give a select statement, such as cotpipe sql 'from runs', or --tables to list the tables"
+        )
+    if query is None:
+        show_views(views(), Console())
+        return
+    if csv + json + parquet > 1:
+        raise UserError("sql: choose one of --csv, --json and --parquet")
+    if parquet and sys.stdout.isatty():
+        raise UserError(
+            "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
+        )
+    relation = ask(open_store(Settings()), query)
+    if parquet:
+        _write_parquet(relation)
+    elif csv or json:
+        copy = "copy (select * from result) to '/dev/stdout' (format {})"
+        relation.query("result", copy.format("csv" if csv else "json"))
+    else:
+        head = relation.limit(_SHOWN_ROWS + 1).fetchall()
+        show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
+
+
+def verify(store: StoreOption = None) -> None:
+    """Verify the checksums of all artifacts; runs rebuild damaged ones."""
+    from cotpipe.runs.upkeep import verify as check
+
+    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("checking", total=None)
+        found = check(
+            open_store(Settings()),
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    damaged = [item for item in found if item.damaged]
+    for item in damaged:
+        sys.stdout.write(f"damaged: {item.reference}: {', '.join(item.damaged)}\n")
+    if damaged:
+        raise RunError(
+            f"{len(damaged)} of {len(found)} artifacts are damaged; runs that need them will rebuild them"
+        )
+    sys.stdout.write(f"{len(found)} artifacts are intact\n")
+
+
+def gc(
+    keep_runs: Annotated[
+        int, typer.Option(min=0, help="Number of newest runs whose artifacts to keep.")
+    ],
+    store: StoreOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
+) -> None:
+    """Remove artifacts that no kept run needs, damaged ones, and leftovers of interrupted runs.
+
+    Unfinished runs of the last week and artifacts in progress are always kept.
+    """
+    from cotpipe.runs.upkeep import collect_garbage, find_garbage
+
+    opened = open_store(Settings())
+    garbage, forgotten = find_garbage(opened, keep_runs)
+    for item in garbage:
+        sys.stdout.write(f"{item.name}  {item.num_bytes / 1e6:.1f} MB  {item.why}\n")
+    for run in forgotten:
+        sys.stdout.write(f"runs/{run.run_id}.json  an old run\n")
+    if not dry_run:
+        collect_garbage(opened, garbage, forgotten)
+    total = sum(item.num_bytes for item in garbage) / 1e6
+    sys.stdout.write(
+        f"{total:.1f} MB {'would be' if dry_run else 'are'} freed; {len(forgotten)} run records deleted\n"
+    )
+
+
+def _write_parquet(relation: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(relation.to_arrow_table(), sys.stdout.buffer)

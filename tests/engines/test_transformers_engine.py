@@ -1,0 +1,72 @@
+"""The transformers engine on a tiny student."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cotpipe.engines.base import Model, Request, Sampling
+from cotpipe.engines.transformers_engine import TransformersEngine
+from cotpipe.errors import UserError
+from cotpipe.progress import Silent
+from cotpipe.rationale.prompts import question_prompt
+
+REQUESTS = [Request(f"id{number}", question_prompt("x" * (1 + 5 * number))) for number in range(7)]
+
+
+class Seen(Silent):
+    """What an engine reports: how many answers are done, out of how many."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, done, total, *_):
+        self.calls.append((done, total))
+
+
+@pytest.fixture
+def stopping_student(tiny_student, tmp_path):
+    """The tiny student with a raised end token, so that answers end at different lengths."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_student)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[2] *= 6  # the head is tied to it
+    model.save_pretrained(tmp_path / "stopping")
+    AutoTokenizer.from_pretrained(tiny_student).save_pretrained(tmp_path / "stopping")
+    return tmp_path / "stopping"
+
+
+def texts(samples):
+    return [[one.text for one in row] for row in samples]
+
+
+def test_every_request_is_answered_k_times_and_sampling_is_reproducible(stopping_student):
+    sampling = Sampling(num_samples=3, temperature=1.0, max_new_tokens=150, seed=5)
+    seen = Seen()
+    first = TransformersEngine(Model(str(stopping_student)), 4).generate(REQUESTS, sampling, seen)
+    again = TransformersEngine(Model(str(stopping_student)), 4).generate(
+        REQUESTS, sampling, Silent()
+    )
+    assert [len(row) for row in first] == [3] * 7
+    assert first == again
+    assert seen.calls[-1] == (21, 21)
+    lengths = [one.num_tokens for row in first for one in row]
+    assert len(set(lengths)) > 3
+    assert max(lengths) <= 150
+    assert all(one.truncated == (one.num_tokens == 150) for row in first for one in row)
+
+
+def test_leaving_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
+    monkeypatch.setattr("cotpipe.hardware.devices.fast_dtype", lambda: torch.float32)
+    sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=90, seed=0)
+    whole = TransformersEngine(Model(str(tiny_student)), 7).generate(REQUESTS, sampling, Silent())
+    monkeypatch.setattr("cotpipe.engines.transformers_engine._STRETCH", 16)
+    assert texts(
+        TransformersEngine(Model(str(tiny_student)), 3).generate(REQUESTS, sampling, Silent())
+    ) == texts(whole)
+
+
+def test_a_question_longer_than_the_context_is_named(tiny_student):
+    long = [Request("id9", question_prompt("x" * 1000))]
+    with pytest.raises(UserError, match=r"problem id9: prompt \(\d+ tokens\).*context of 1024"):
+        TransformersEngine(Model(str(tiny_student)), 4).generate(
+            long, Sampling(1, 0.0, 64, 0), Silent()
+        )

@@ -1,0 +1,96 @@
+"""How runs end that have no server of their own choice: interrupted, killed, or never begun."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.polling import polls
+
+
+@pytest.fixture
+def under_way(tmp_path, tiny_student):
+    """A run that is in its first evaluation, which takes minutes."""
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    changes = (
+        f"student.model={tiny_student}",
+        "evaluation.max_new_tokens=700",
+        "stage1.trainer.max_length=1000",
+    )
+    command = [sys.executable, "-m", "flows.cli", "run", "--store", str(tmp_path / "store")]
+    command += [option for change in changes for option in ("--set", change)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    ) as process:  # fmt: skip
+        for _ in polls(200):
+            if (tmp_path / "store" / "lessons").exists() or process.poll() is not None:
+                break
+        yield process
+        process.kill()
+
+
+def servers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [one for one in found if "flows.temporary_server" in one.cmdline()]
+
+
+def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, tmp_path):
+    servers = servers_of(under_way)
+    os.killpg(under_way.pid, signal.SIGINT)  # as a terminal does
+    _, errors = under_way.communicate(timeout=120)
+    assert under_way.returncode == 1, errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("cotpipe: interrupted; finished steps are kept"), errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "store" / "lessons").iterdir())
+    assert len(servers) == 1
+    assert not servers[0].is_running()
+    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
+        assert database.execute("select state_type from flow_run").fetchall() == [("CRASHED",)]
+
+
+def test_ctrl_c_does_not_wait_for_answers_that_are_being_generated(under_way, tmp_path):
+    while "evaluation-base" not in (line := under_way.stderr.readline()) or " of " not in line:
+        assert line, "the run has ended"
+    os.killpg(under_way.pid, signal.SIGINT)
+    _, errors = under_way.communicate(timeout=60)  # of several minutes
+    assert under_way.returncode == 1, errors
+    assert errors.splitlines()[-1].startswith("cotpipe: interrupted; finished steps are kept")
+    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
+        assert database.execute("select state_type from flow_run").fetchall() == [("CRASHED",)]
+
+
+def test_a_run_that_is_killed_takes_its_server_with_it(under_way):
+    servers = servers_of(under_way)
+    under_way.kill()
+    assert len(servers) == 1
+    assert not psutil.wait_procs(servers, timeout=60)[1]
+
+
+def test_a_server_that_cannot_start_is_one_line(tmp_path):
+    home = tmp_path / "prefect"
+    home.write_text("a file, not a folder")
+    done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(home))
+    assert_one_line_error(done, 1, "server ended: ", "unable to open database", "PREFECT_HOME")
+
+
+def test_a_slow_start_says_what_it_waits_for(tmp_path):
+    done = cotpipe(
+        "run", "--store", str(tmp_path / "store"), "--until", "problems",
+        PREFECT_HOME=str(tmp_path / "prefect"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "The Prefect server is starting" in done.stderr.splitlines()[0]
+
+
+def test_a_server_of_a_prefect_profile_is_used(tmp_path):
+    profile = '[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\nPREFECT_CLIENT_MAX_RETRIES = 0\n'
+    (tmp_path / "profiles.toml").write_text('active = "mine"\n' + profile)
+    done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(tmp_path))
+    assert_one_line_error(done, 1, "check PREFECT_API_URL")

@@ -1,0 +1,185 @@
+"""Servers that answer what a test says, and a proxy before a real one that loses a share of the requests."""
+
+import asyncio
+import random
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_open(port: int, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server has ended"
+        with socket.socket() as probe:
+            probe.settimeout(0.1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        threading.Event().wait(0.1)
+    raise AssertionError("the server did not start within 60 s")
+
+
+class _InAThread:
+    """A web server in a thread of this process, for the time of a `with` block."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._ready, self._over = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(60)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    async def _app(self) -> web.Application:
+        raise NotImplementedError
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        runner = web.AppRunner(await self._app(), shutdown_timeout=0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self._ready.set()
+        await self._over.wait()
+        await runner.cleanup()
+
+
+class FlakyProxy(_InAThread):
+    """Passes requests on to a server, and loses a share of them in one of several ways.
+
+    `cut` sends the first half of the true answer; 429 asks for a pause of a second.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        share: float,
+        seed: int,
+        faults: tuple[str, ...] = ("500", "503", "reset", "stall"),
+    ) -> None:
+        self.upstream, self.share, self.faults = upstream, share, faults
+        super().__init__()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.lost: list[str] = []
+        self._random = random.Random(seed)
+
+    async def _app(self) -> web.Application:
+        self._client = aiohttp.ClientSession(auto_decompress=False)
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        return app
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        fault = self._random.choice(self.faults) if self._random.random() < self.share else None
+        if fault:
+            self.lost.append(fault)
+        if fault and fault != "cut":
+            if fault == "stall":
+                await asyncio.sleep(30)
+            if fault in ("stall", "reset"):
+                if request.transport:  # the client may have given up before
+                    request.transport.abort()
+                return web.Response()
+            return web.Response(
+                status=int(fault), headers={"Retry-After": "1"} if fault == "429" else {}
+            )
+        url = self.upstream + request.raw_path
+        from yarl import URL
+
+        async with self._client.request(
+            request.method,
+            URL(url, encoded=True),
+            headers=request.headers,
+            data=body,
+            allow_redirects=False,
+        ) as answer:
+            content = await answer.read()
+            if fault == "cut":
+                return web.Response(status=answer.status, body=content[: len(content) // 2])
+            skipped = (
+                {"Transfer-Encoding", "Content-Length", "Connection"}
+                if request.method != "HEAD"
+                else set()
+            )
+            headers = {name: value for name, value in answer.headers.items() if name not in skipped}
+            return web.Response(
+                status=answer.status,
+                body=content if request.method != "HEAD" else None,
+                headers=headers,
+            )
+
+
+class ScriptedModel(_InAThread):
+    """A server with the protocol of OpenAI's that answers what a function says: (messages, body) -> text or status."""
+
+    def __init__(self, answer, models=("scripted",), key=None, port=None) -> None:
+        self.answer, self.models, self.key = answer, models, key
+        super().__init__(port)
+        self.address = f"http://127.0.0.1:{self.port}/v1"
+        self.bodies: list[dict] = []
+        self.times: list[float] = []
+
+    async def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        return app
+
+    def _is_refused(self, request: web.Request) -> bool:
+        return self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}"
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if self._is_refused(request):
+            return web.Response(status=401)
+        return web.json_response({"data": [{"id": name} for name in self.models]})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        if self._is_refused(request):
+            return web.Response(status=401)
+        body = await request.json()
+        self.bodies.append(body)
+        self.times.append(asyncio.get_running_loop().time())
+        said = self.answer(body["messages"], body)
+        if isinstance(said, web.Response):
+            return said
+        message = said if isinstance(said, dict) else {"content": said}
+        tokens = len((message.get("content") or "").split())
+        finish = message.pop("finish_reason", "stop")
+        choice = {"message": message, "finish_reason": finish}
+        return web.json_response({"choices": [choice], "usage": {"completion_tokens": tokens}})
+
+
+class OldPrefect(_InAThread):
+    """A server that says it is Prefect in a version of its own."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__()
+        self.address = f"http://127.0.0.1:{self.port}/api"
+
+    async def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/api/admin/version", self._tell)
+        return app
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        return web.json_response(self.version)

@@ -1,0 +1,198 @@
+import pytest
+
+from cotpipe.errors import UserError
+from cotpipe.recipe.files import load_recipe, shipped_recipes
+from cotpipe.recipe.trainers import Grpo
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads(name):
+    assert load_recipe(name).name == name
+
+
+def test_overrides_win():
+    recipe = load_recipe(
+        "demo",
+        ["stage2.trainer.learning_rate=2e-6", "problems.source.num_problems=50", "name=mine"],
+    )
+    assert recipe.stage("stage2").trainer.learning_rate == 2e-6
+    assert (recipe.problems.source.model_dump()["num_problems"], recipe.name) == (50, "mine")
+
+
+def test_another_kind_of_section_has_no_fields_of_the_old_one():
+    changes = ["problems.source.kind=file", "problems.source.path=x.jsonl"]
+    source = load_recipe("gsm8k-qwen2.5-3b", changes).problems.source.model_dump()
+    assert (source["kind"], source["path"]) == ("file", "x.jsonl")
+    assert source["test_path"] is None
+    kept = load_recipe("demo", ["problems.source.kind=arithmetic"])
+    assert kept.problems == load_recipe("demo").problems
+    masks = (
+        load_recipe(
+            "demo", ["stage2.examples.masks.ramp=0.5", "stage2.examples.masks.kind=critical"]
+        )
+        .stage("stage2")
+        .examples.masks
+    )
+    assert (masks.kind, masks.ramp) == ("critical", 0.5)  # every kind of mask has the same fields
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage2.learning_rat=1", "stage2.learning_rat: unknown key"),
+        ("stage2.trainer.learning_rat=1", "stage2.trainer.learning_rat: unknown key"),
+        ("stage9.trainer.kl=1", "stage9: unknown key; .*stage1, stage2, stage3"),
+        ("nonsense=1", "nonsense: unknown key"),
+        (
+            "stage2.trainer.group_size=1",
+            "stage2.trainer.group_size: .*greater than or equal to 2.*got 1",
+        ),
+        ("problems.source.kind=floppy", "problems.source: .*floppy"),
+        (
+            "stage1.trainer.batch_size=7",
+            "stage1.trainer: batch_size .7. is not a multiple of micro_batch",
+        ),
+        ("problems.splits.test=0.9", "problems.splits: the shares of the splits must add up to 1"),
+        ("stage2", "write it as section.field=value"),
+        ("name.x=1", "'name' is a value, not a section"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_mistakes_name_the_key(override, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("demo", [override])
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="no shipped recipe of that name .*demo"):
+        load_recipe("nothing")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("stage1: [")
+    with pytest.raises(UserError, match=r"broken.yaml: not valid YAML"):
+        load_recipe(str(broken))
+    broken.write_text("- 1")
+    with pytest.raises(UserError, match="mapping of sections"):
+        load_recipe(str(broken))
+
+
+def test_every_field_has_a_description():
+    from cotpipe.recipe.model import Recipe
+
+    def fields(schema):
+        for name, definition in schema.get("$defs", {}).items():
+            for key, value in definition.get("properties", {}).items():
+                if key not in ("kind", "task"):
+                    yield f"{name}.{key}", value
+        for key, value in schema["properties"].items():
+            yield key, value
+
+    missing = [
+        name for name, value in fields(Recipe.model_json_schema()) if not value.get("description")
+    ]
+    assert missing == []
+
+
+def test_a_form_changes_what_is_not_at_its_default_and_a_source_as_a_whole():
+    from cotpipe.recipe.files import with_changes
+    from cotpipe.recipe.model import Recipe
+
+    demo = load_recipe("demo")
+    assert with_changes(demo, Recipe()) == demo
+    stages = Recipe().model_dump()["stages"]
+    stages[0]["trainer"]["lora"] = {"rank": 4}
+    stages[1]["examples"]["masks"] |= {"kind": "critical", "ramp": 0.5}
+    form = Recipe.model_validate({"name": "mine", "stages": stages})
+    changed = with_changes(demo, form)
+    assert (changed.name, changed.stage("stage1").trainer.lora.rank) == ("mine", 4)
+    stage2 = demo.stage("stage2")
+    masks = stage2.examples.masks.model_copy(update={"kind": "critical", "ramp": 0.5})
+    assert changed.stage("stage2").examples.masks == masks
+    assert changed.stage("stage2").trainer == stage2.trainer
+    assert changed.stage("stage3") == demo.stage("stage3")
+    source = {"kind": "file", "path": "x.jsonl"}
+    changed = with_changes(demo, Recipe.model_validate({"problems": {"source": source}}))
+    assert changed.problems.source.model_dump()["path"] == "x.jsonl"
+    assert changed.problems.splits == demo.problems.splits
+    stages = Recipe().model_dump()["stages"]
+    stages[0]["trainer"]["micro_batch"] = 16
+    with pytest.raises(
+        UserError, match="does not fit the recipe 'demo': stage1.trainer: .*micro_b"
+    ):
+        with_changes(demo, Recipe.model_validate({"stages": stages}))
+
+
+def test_a_form_with_other_stages_replaces_them():
+    from cotpipe.recipe.files import with_changes
+    from cotpipe.recipe.model import Recipe
+
+    demo = load_recipe("demo")
+    stages = Recipe().model_dump()["stages"]
+    only = Recipe.model_validate({"stages": stages[:1]})
+    assert with_changes(demo, only).stages == only.stages
+    stages[1]["trainer"]["kl"] = 0.5
+    short = demo.model_copy(update={"stages": demo.stages[:1]})
+    with pytest.raises(UserError, match="changes the stage 'stage2', which the recipe 'demo' does"):
+        with_changes(short, Recipe.model_validate({"stages": stages}))
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            [("a", "b"), ("b", None)],
+            "stages: 'a' starts from 'b', which comes later; start it from",
+        ),
+        ([("a", None), ("b", "c")], "'b' starts from 'c', which is not a stage of the recipe"),
+        ([("a", None), ("a", None)], "two stages are called 'a'"),
+        ([("lessons", None)], "a stage cannot be called 'lessons'"),
+        ([("A", None)], r"stages\[0\]|A.name: .*pattern"),
+        ([], "stages: .*at least 1 item"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(stages, message, tmp_path):
+    import yaml
+
+    entries = [
+        {
+            "name": name,
+            "start": start,
+            "examples": {"task": "reconstruction"},
+            "trainer": {"kind": "sft"},
+        }
+        for name, start in stages
+    ]
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({"stages": entries}))
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(path))
+
+
+def test_grpo_on_a_task_without_a_published_reward_names_one():
+    kind = ["stage1.trainer.kind=grpo"]
+    with pytest.raises(
+        UserError, match="'reconstruction' has no published reward; set trainer.rewa"
+    ):
+        load_recipe("demo", kind)
+    recipe = load_recipe("demo", [*kind, "stage1.trainer.reward={preset: rewrite}"])
+    stage = recipe.stage("stage1")
+    assert isinstance(stage.trainer, Grpo)
+    assert stage.reward_name(stage.trainer) == "rewrite"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["teacher.engine=vllm"], "teacher: the engine 'vllm' needs a model: set teacher.model"),
+        (
+            ["teacher.engine=openai", "teacher.model=x", "teacher.adapter=y"],
+            "openai engine does not take an adapter .* name",
+        ),
+        (
+            ["teacher.engine=magic"],
+            "teacher.engine: unknown engine 'magic'; choose one of reference, auto, openai",
+        ),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("demo", overrides)
