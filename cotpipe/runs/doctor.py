@@ -4,7 +4,7 @@ import base64
 import importlib.metadata
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from cotpipe.hub import require_on_hub
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.recipe.stages import Stage
 from cotpipe.settings import Settings
+from cotpipe.training.memory import Need, needs_of, shape_of
 
 State = Literal["ok", "warn", "fail"]
 _SECONDS = 10.0
@@ -229,34 +230,53 @@ def _memory_of(recipe: Recipe, stage: Stage, settings: Settings) -> Callable[[],
     def check() -> tuple[State, str]:
         from cotpipe.hardware.devices import training_attention
         from cotpipe.steps.student import read_config, stored_checkpoint
-        from cotpipe.training.memory import needs_of, shape_of
 
         student = recipe.student
         if stored_checkpoint(student.model):
             student = Student(model=str(_stored_folder(student, settings)))
         shape = shape_of(read_config(student))
         needs = needs_of(stage.trainer, shape, keeps_attention=training_attention() == "eager")
-        total = sum(need.gigabytes for need in needs)
-        free, where = _free_memory()
-        text = f"up to about {total:.1f} GB of {free:.1f} GB {where}: {', '.join(map(str, needs))}"
-        if total > free:
-            remedy = (
-                f"lower {stage.name}.trainer.micro_batch, turn on gradient_checkpointing, or train "
-                "adapters (lora)"
-            )
-            return "fail", f"{text}; {remedy}"
-        return (
-            ("warn", f"{text}; this is close to the limit") if total > 0.85 * free else ("ok", text)
-        )
+        return judge_memory(stage.name, needs, *_memory())
 
     return check
 
 
-def _free_memory() -> tuple[float, str]:
-    """Free memory (GB), and where it is."""
+def judge_memory(
+    stage: str, needs: Sequence[Need], free: float, total: float, where: str
+) -> tuple[State, str]:
+    """Whether a stage fits into memory.
+
+    What this machine can never hold fails. What other processes stand in the way of is a warning,
+    as they may be gone when the stage starts.
+
+    Args:
+        stage: Name of the stage.
+        needs: What it takes at its peak.
+        free: Memory that nothing uses now (GB).
+        total: Memory of the device (GB).
+        where: The device, for the text.
+    """
+    needed = sum(need.gigabytes for need in needs)
+    text = (
+        f"up to about {needed:.1f} GB of {total:.1f} GB {where}, of which {free:.1f} GB are free: "
+        f"{', '.join(map(str, needs))}"
+    )
+    remedy = (
+        f"lower {stage}.trainer.micro_batch, turn on gradient_checkpointing, or train adapters (lora)"
+    )
+    if needed > total:
+        return "fail", f"{text}; {remedy}"
+    if needed > free:
+        return "warn", f"{text}; wait until other processes have ended, or {remedy}"
+    return ("warn", f"{text}; this is close to the limit") if needed > 0.85 * free else ("ok", text)
+
+
+def _memory() -> tuple[float, float, str]:
+    """Free and total memory (GB) of the device that trains, and the device."""
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0] / 1e9, f"free on {torch.cuda.get_device_name()}"
-    available: Any = psutil.virtual_memory().available
-    return available / 1e9, "free memory (no GPU here)"
+        free, total = torch.cuda.mem_get_info()
+        return free / 1e9, total / 1e9, f"on {torch.cuda.get_device_name()}"
+    memory: Any = psutil.virtual_memory()
+    return memory.available / 1e9, memory.total / 1e9, "of memory (no GPU here)"

@@ -71,7 +71,7 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     expect(page.get_by_text("full-report").first).to_be_visible()
     page.goto(f"{stack.address}/artifacts/artifact/{artifacts['full-report']['id']}")
     expect(
-        page.get_by_role("heading", name="from-the-form: base against three stages")
+        page.get_by_role("heading", name="from-the-form: base against 3 stages of distillation")
     ).to_be_visible()
     picture = page.locator("img[alt='Accuracy and mean output tokens of every checkpoint']")
     expect(picture).to_be_visible()

@@ -1,5 +1,9 @@
 """What the doctor says about recipes and places that fit, and about those that do not."""
 
+import pytest
+
+from cotpipe.runs.doctor import judge_memory
+from cotpipe.training.memory import Need
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 from tests.helpers.servers import OldPrefect, ScriptedModel, free_port
 
@@ -24,6 +28,22 @@ def test_the_demo_can_run_here(tmp_path):
     assert {state for state, _ in found.values()} <= {"ok", "warn"}
     assert "x 4 bytes" in found["memory of stage1"][1]
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("needed", "state", "part"),
+    [
+        (10, "ok", "up to about 10.0 GB of 24.0 GB of memory, of which 16.0 GB are free"),
+        (15, "warn", "close to the limit"),
+        (20, "warn", "wait until other processes have ended, or lower stage1.trainer.micro_batch"),
+        (25, "fail", "lower stage1.trainer.micro_batch"),
+    ],
+)
+def test_memory_that_others_hold_is_a_warning(needed, state, part):
+    """Other work on the machine ends; a machine that is too small stays so."""
+    judged = judge_memory("stage1", [Need("weights", needed, "")], 16, 24, "of memory")
+    assert judged[0] == state
+    assert part in judged[1]
 
 
 def test_every_failure_has_a_line_with_the_way_out(tmp_path):
