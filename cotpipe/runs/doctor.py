@@ -261,9 +261,7 @@ def judge_memory(
         f"up to about {needed:.1f} GB of {total:.1f} GB {where}, of which {free:.1f} GB are free: "
         f"{', '.join(map(str, needs))}"
     )
-    remedy = (
-        f"lower {stage}.trainer.micro_batch, turn on gradient_checkpointing, or train adapters (lora)"
-    )
+    remedy = f"lower {stage}.trainer.micro_batch, turn on gradient_checkpointing, or train adapters (lora)"
     if needed > total:
         return "fail", f"{text}; {remedy}"
     if needed > free:
