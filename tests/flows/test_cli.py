@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -66,34 +66,36 @@ def test_run_refuses_a_bad_recipe_before_prefect_is_loaded(arguments, parts):
     assert_one_line_error(cotpipe("run", *arguments), 2, *parts)
 
 
-def run_with(tmp_path: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess:
-    options = [option for setting in settings for option in ("--set", setting)]
-    home = str(tmp_path / "prefect")
-    return cotpipe(
-        "run", "--store", str(tmp_path / "store"), *options, PREFECT_HOME=home, **environment
-    )
+@pytest.fixture
+def run_with(prefect, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs the demo with some settings changed, on the session's server: a server of its own takes long to start."""
+
+    def run(*settings: str) -> subprocess.CompletedProcess:
+        options = [option for setting in settings for option in ("--set", setting)]
+        store = str(tmp_path / "store")
+        return cotpipe("run", "--store", store, *options, PREFECT_API_URL=prefect)
+
+    return run
 
 
-def test_run_names_file_and_line_of_broken_data(tmp_path):
+def test_run_names_file_and_line_of_broken_data(run_with, tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"question": "x", "answer": "1"}\n' * 16 + "{broken\n")
-    done = run_with(tmp_path, f"problems.source={{kind: file, path: {path}}}")
+    done = run_with(f"problems.source={{kind: file, path: {path}}}")
     assert_one_line_error(done, 2, str(path), "line 17", "invalid JSON")
 
 
-def test_run_refuses_a_student_that_is_no_model(tmp_path):
+def test_run_refuses_a_student_that_is_no_model(run_with, tmp_path):
     (tmp_path / "empty").mkdir()
-    done = run_with(
-        tmp_path, f"student.model={tmp_path / 'empty'}", "problems.source.num_problems=40"
-    )
+    done = run_with(f"student.model={tmp_path / 'empty'}", "problems.source.num_problems=40")
     assert_one_line_error(done, 2, "student.model", "is neither a hub id", "config.json")
     assert not (tmp_path / "store" / "problems").exists()  # told before anything is done
 
 
-def test_too_many_unusable_rows_fail_the_step(tmp_path):
+def test_too_many_unusable_rows_fail_the_step(run_with, tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"question": "a", "answer": "red"}\n{"question": "b", "answer": "2"}\n')
-    done = run_with(tmp_path, f"problems.source={{kind: file, path: {path}}}")
+    done = run_with(f"problems.source={{kind: file, path: {path}}}")
     assert_one_line_error(
         done,
         2,
@@ -103,7 +105,7 @@ def test_too_many_unusable_rows_fail_the_step(tmp_path):
     )
 
 
-def test_run_refuses_an_empty_held_out_split(tmp_path, tiny_student):
+def test_run_refuses_an_empty_held_out_split(run_with, tiny_student):
     shares = "{stage1: 0.5, stage2: 0.4, mining: 0.1, validation: 0, test: 0}"
     settings = [
         f"student.model={tiny_student}",
@@ -111,7 +113,7 @@ def test_run_refuses_an_empty_held_out_split(tmp_path, tiny_student):
         f"problems.splits={shares}",
     ]
     assert_one_line_error(
-        run_with(tmp_path, *settings), 2, "evaluation.split", "'test'", "problems.splits.test"
+        run_with(*settings), 2, "evaluation.split", "'test'", "problems.splits.test"
     )
 
 
@@ -121,11 +123,9 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in done.stderr
 
 
-def test_a_store_that_is_a_file_is_refused(tmp_path):
+def test_a_store_that_is_a_file_is_refused(run_with, tmp_path):
     (tmp_path / "store").write_text("a file, not a folder")
-    assert_one_line_error(
-        run_with(tmp_path, "problems.source.num_problems=40"), 2, "store", "COTPIPE_STORE"
-    )
+    assert_one_line_error(run_with("problems.source.num_problems=40"), 2, "store", "COTPIPE_STORE")
 
 
 def test_sql_shows_its_tables_where_nothing_is_stored_yet(tmp_path):
