@@ -12,7 +12,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
@@ -38,14 +39,25 @@ class Registry(Generic[T]):
     ('o', ['round'])
     """
 
-    def __init__(self, noun: str) -> None:
+    def __init__(self, noun: str, *reserved: str) -> None:
+        """Create a registry.
+
+        Args:
+            noun: What is registered, for messages.
+            reserved: Names that a recipe may give and that are resolved elsewhere.
+        """
         self.noun = noun
+        self.reserved = reserved
         self._found: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[D], D]:
         """Decorator that registers a component; raises `UserError` if the name is taken."""
 
         def keep(one: D) -> D:
+            if name in self.reserved:
+                raise UserError(
+                    f"{_place(one)}: the {self.noun} {name!r} has a meaning of its own; rename it"
+                )
             earlier = self._found.get(name)
             if earlier is not None and _place(earlier) != _place(one):
                 raise UserError(
@@ -61,6 +73,10 @@ class Registry(Generic[T]):
         """The registered names, in registration order."""
         return list(self._found)
 
+    def choices(self) -> list[str]:
+        """Every name that a recipe may give, apart from user functions."""
+        return [*self.reserved, *self._found]
+
     def find(self, name: str) -> T:
         """Resolve a name. Raises `UserError` if it is unknown or cannot be loaded."""
         if name in self._found:
@@ -69,24 +85,16 @@ class Registry(Generic[T]):
             return load_own(name)  # type: ignore[no-any-return]
         raise UserError(self._unknown(name))
 
-    def check(self, *others: str) -> Callable[[str], str]:
-        """A pydantic validator of names; `others` are accepted in addition to registered names.
+    def require_known(self, name: str) -> str:
+        """A pydantic validator: the name itself; raises `ValueError` for an unknown one."""
+        if name not in self.choices() and not is_own(name):
+            raise ValueError(self._unknown(name))
+        return name
 
-        The validator raises `ValueError` for an unknown name.
-        """
-
-        def known(name: str) -> str:
-            if name not in (*others, *self._found) and not is_own(name):
-                raise ValueError(self._unknown(name, *others))
-            return name
-
-        return known
-
-    def _unknown(self, name: str, *others: str) -> str:
-        known = ", ".join((*others, *self._found))
+    def _unknown(self, name: str) -> str:
         return (
-            f"unknown {self.noun} {name!r}; choose one of {known}, or your own function: "
-            "path/to/file.py:function"
+            f"unknown {self.noun} {name!r}; choose one of {', '.join(self.choices())}, or your own "
+            "function: path/to/file.py:function"
         )
 
 
@@ -121,37 +129,35 @@ def _load(name: str, path: Path, modified: int, size: int) -> Any:
 
 
 def guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrap a function so that its exceptions, also while iterating its generator, name it."""
+    """Wrap a function so that its exceptions name it."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        with_name = functools.partial(_named, name)
-        try:
-            value = function(*arguments, **options)
-        except (UserError, RunError):
-            raise
-        except Exception as error:  # user code may raise anything
-            raise with_name(error) from error
-        return _read(value, with_name) if inspect.isgenerator(value) else value
+        with naming(name):
+            return function(*arguments, **options)
 
     return call
 
 
-def _read(values: Iterator[Any], with_name: Callable[[Exception], UserError]) -> Iterator[Any]:
-    try:
+def iterated(values: Iterable[T], name: str) -> Iterator[T]:
+    """Iterate over a user function's result so that its exceptions name the function."""
+    with naming(name):
         yield from values
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Turn what user code raises into a `UserError` that names the function."""
+    try:
+        yield
     except (UserError, RunError):
         raise
-    except Exception as error:  # user code may raise anything
-        raise with_name(error) from error
-
-
-def _named(name: str, error: Exception) -> UserError:
-    said = " ".join(str(error).split())[:300]
-    return UserError(
-        f"{name} raised {type(error).__name__}: {said}; "
-        "fix the function (--debug shows the traceback)"
-    )
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{name} raised {type(error).__name__}: {said}; "
+            "fix the function (--debug shows the traceback)"
+        ) from error
 
 
 def returned(name: str, value: Any, wanted: type[T]) -> T:
@@ -184,6 +190,8 @@ def _source(place: str, name: str) -> Path:
             spec = importlib.util.find_spec(place)
         except ModuleNotFoundError:
             spec = None
+        except (Exception, SystemExit) as error:  # raised by a parent package
+            raise _not_importable(name, place, error) from error
         if spec is None or spec.origin is None:
             raise UserError(f"{name}: there is no module {place!r}; install it, or name a file")
         path = Path(spec.origin)
@@ -209,11 +217,13 @@ def _import(place: str, path: Path, name: str) -> ModuleType:
         return sys.modules[key]
     except UserError:
         raise
-    except Exception as error:  # user code may raise anything
-        said = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{name}: {path} cannot be imported: {type(error).__name__}: {said}"
-        ) from error
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        raise _not_importable(name, path, error) from error
+
+
+def _not_importable(name: str, place: str | Path, error: BaseException) -> UserError:
+    said = " ".join(str(error).split())[:300]
+    return UserError(f"{name}: {place} cannot be imported: {type(error).__name__}: {said}")
 
 
 def _place(one: Any) -> str:

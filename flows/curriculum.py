@@ -97,6 +97,7 @@ def run_steps(
     hours = Settings().step_hours
     steps = steps_of(recipe)
     kinds = needed_for(until, steps)
+    recipe.load_own_code()
     with recorded_run(store, recipe, kinds, refresh) as log:
         again = log.left(refresh)
         for kind in kinds:

@@ -84,7 +84,8 @@ Opener = Callable[[Model, Settings], AbstractContextManager[Engine]]
 """Opens an engine with a model for a `with` block; raises `UserError` if the engine is not
 installed or cannot open the model."""
 
-engines: Registry[Opener] = Registry("engine")
+engines: Registry[Opener] = Registry("engine", "reference", "auto")
+"""`reference` and `auto` are resolved by the teacher's step and `choice`."""
 
 
 def as_generated(text: str, num_tokens: int, truncated: bool, thoughts: str = "") -> Generated:

@@ -52,7 +52,17 @@ def answer_kind(name: str) -> AnswerKind:
     if not is_own(name):
         return found
     kind = returned(name, found, AnswerKind)
-    return replace(kind, extract=guarded(kind.extract, name), match=guarded(kind.match, name))
+    returned(name, kind.form, str)
+    read, compare = guarded(kind.extract, name), guarded(kind.match, name)
+
+    def extract(text: str) -> str | None:
+        answer = read(text)
+        return None if answer is None else returned(name, answer, str)
+
+    def match(predicted: str | None, gold: str) -> bool:
+        return returned(name, compare(predicted, gold), bool)
+
+    return replace(kind, extract=extract, match=match)
 
 
 def extract_answer(text: str) -> str | None:

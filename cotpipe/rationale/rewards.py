@@ -47,7 +47,8 @@ class RewardParts:
 Reward = Callable[[str, Target, Length], RewardParts]
 """Scores a completion against its target; the last argument measures length, in words or tokens."""
 
-rewards: Registry[Reward] = Registry("reward")
+rewards: Registry[Reward] = Registry("reward", "published")
+"""`published` is the reward that was published for the stage's task."""
 
 
 def reward_named(name: str) -> Reward:

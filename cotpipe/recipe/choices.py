@@ -16,6 +16,6 @@ def as_choices(schema: dict[str, Any]) -> None:
     del schema["discriminator"]
 
 
-def names_of(registry: Registry[Any], *others: str) -> dict[str, Any]:
+def names_of(registry: Registry[Any]) -> dict[str, Any]:
     """Schema of a field that names a registry entry: a choice among the built-in entries."""
-    return {"enum": [*others, *registry.names()]}
+    return {"enum": registry.choices()}

@@ -15,7 +15,7 @@ LessonsOf = Literal["stage1", "stage2", "failures"]
 class Masks(Section):
     """How many rationale steps are hidden from the student, and which."""
 
-    kind: Annotated[str, AfterValidator(masks.check())] = Field(
+    kind: Annotated[str, AfterValidator(masks.require_known)] = Field(
         "random",
         description="Which steps: random, scattered, consecutive, or never the first and last; or "
         "by the step graph: those the answer depends on (`critical`), those that use no other step "

@@ -11,6 +11,7 @@ from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.stages import PUBLISHED_STAGES
 
+_IN_STAGES = "; a stage is an entry of the list `stages`, with name, examples and trainer"
 _CHOSEN_BY = {"source": "kind", "examples": "task", "trainer": "kind"}
 """Sections with several kinds, and the field that selects the kind."""
 
@@ -31,7 +32,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections, such as `problems:`")
-    for override in overrides:
+    for override in sorted(overrides, key=_selects_a_kind, reverse=True):
         _set(values, override)
     try:
         return Recipe.model_validate(values)
@@ -119,11 +120,14 @@ def describe(error: ValidationError, values: Mapping[str, Any] | None = None) ->
     `values` is the recipe as read; it provides the names of the stages.
     """
     lines = []
-    for mistake in error.errors()[:5]:
+    mistakes = error.errors()
+    if len(mistakes) > 1:  # a list whose entries are wrong is called too short as well
+        mistakes = [one for one in mistakes if one["type"] != "too_short"]
+    for mistake in mistakes[:5]:
         key = _key_of(mistake["loc"], values or {})
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
+            lines.append(f"{key}: unknown key" + (_IN_STAGES if _is_stage(key) else ""))
         elif not key:
             lines.append(message)
         else:
@@ -132,11 +136,15 @@ def describe(error: ValidationError, values: Mapping[str, Any] | None = None) ->
     return "; ".join(lines)
 
 
+def _is_stage(key: str) -> bool:
+    return key in {stage.name for stage in PUBLISHED_STAGES}
+
+
 def _key_of(place: Sequence[int | str], values: Mapping[str, Any]) -> str:
     """The key as `--set` expects it: stages by name, and without the kind of a section."""
     parts = list(place)
     if len(parts) > 1 and parts[0] == "stages":
-        entries = dict(enumerate(values.get("stages", [])))
+        entries = dict(enumerate(values.get("stages") or []))
         stage = entries.get(int(parts[1]), {})
         name = stage.get("name") if isinstance(stage, dict) else None
         parts[:2] = [name if isinstance(name, str) else f"stages[{parts[1]}]"]
@@ -155,6 +163,12 @@ def _find(name_or_path: str) -> Path:
     )
 
 
+def _selects_a_kind(override: str) -> bool:
+    """Whether an override replaces a section by one of another kind; it goes before its fields."""
+    *sections, field = override.partition("=")[0].split(".")
+    return bool(sections) and field == _CHOSEN_BY.get(sections[-1])
+
+
 def _set(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -171,7 +185,9 @@ def _set(values: dict[str, Any], override: str) -> None:
         values = _stage_named(sections.pop(0), values, override)
     section = ""
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:  # absent, or left empty in the file
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise UserError(f"--set {override}: {section!r} is a value, not a section")
     if field == _CHOSEN_BY.get(section) and value != values.get(field, value):
@@ -182,7 +198,9 @@ def _set(values: dict[str, Any], override: str) -> None:
 def _stage_named(name: str, values: dict[str, Any], override: str) -> dict[str, Any]:
     """The stage with this name; `values` get the published stages if they list none."""
     published = [stage.model_dump(mode="json") for stage in PUBLISHED_STAGES]
-    stages = values.setdefault("stages", published)
+    stages = values["stages"] = values.get("stages") or published
+    if not isinstance(stages, list):
+        raise UserError(f"--set {override}: stages is not a list of stages")
     names = [stage.get("name") for stage in stages if isinstance(stage, dict)]
     if name not in names:
         sections = [*Recipe.model_fields, *map(str, names)]

@@ -8,6 +8,7 @@ from cotpipe.data.problems import ProblemSource
 from cotpipe.data.problems.arithmetic import ArithmeticSource
 from cotpipe.data.rows import Split
 from cotpipe.engines import engines
+from cotpipe.extensions import load_own
 from cotpipe.rationale.answers import AnswerKind, answer_kind, answer_kinds
 from cotpipe.rationale.prompts import INSTRUCTION, instruction_for
 from cotpipe.recipe.choices import as_choices, names_of
@@ -42,7 +43,7 @@ class SplitShares(Section):
 class Answers(Section):
     """The kind of answers: how they are extracted, compared, and asked for."""
 
-    kind: Annotated[str, AfterValidator(answer_kinds.check())] = Field(
+    kind: Annotated[str, AfterValidator(answer_kinds.require_known)] = Field(
         "number", description="Kind of answers", json_schema_extra=names_of(answer_kinds)
     )
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
@@ -85,12 +86,12 @@ class Student(Section):
 class Teacher(Section):
     """The source of the rationales, and which of them are taught."""
 
-    engine: Annotated[str, AfterValidator(engines.check("reference", "auto"))] = Field(
+    engine: Annotated[str, AfterValidator(engines.require_known)] = Field(
         "reference",
         description="`reference` replays the dataset's own rationales; `openai` queries servers "
         "(COTPIPE_SERVERS); `vllm` and `transformers` run the model in this process; `auto` picks "
         "the faster one installed",
-        json_schema_extra=names_of(engines, "reference", "auto"),
+        json_schema_extra=names_of(engines),
     )
     model: str | None = Field(
         None, description="The teacher: a directory, a hub id, or the model name on the servers"
@@ -204,12 +205,17 @@ class Recipe(Section):
         earlier = ["student"]
         names = [stage.name for stage in self.stages]
         for stage in self.stages:
-            if stage.name in _TAKEN or stage.name.startswith("evaluation-"):
-                raise ValueError(f"stages: a stage cannot be called {stage.name!r}; rename it")
+            if _is_reserved(stage.name):
+                raise ValueError(
+                    f"stages: a stage cannot be called {stage.name!r}, which names a section of the "
+                    "recipe or another step; rename it"
+                )
             if stage.name in earlier:
                 raise ValueError(f"stages: two stages are called {stage.name!r}; rename one")
             if stage.start is not None and stage.start not in earlier:
                 where = "comes later" if stage.start in names else "is not a stage of the recipe"
+                if stage.start == stage.name:
+                    where = "is the stage itself"
                 raise ValueError(
                     f"stages: {stage.name!r} starts from {stage.start!r}, which {where}; "
                     f"start it from one of {', '.join(earlier)}, or change the order"
@@ -232,9 +238,23 @@ class Recipe(Section):
         return stage.start or (before[-1].name if before else "student")
 
     @property
+    def starts(self) -> dict[str, str]:
+        """The checkpoint that each stage starts from, by stage, in order."""
+        return {stage.name: self.start_of(stage) for stage in self.stages}
+
+    @property
     def answers(self) -> AnswerKind:
         """How answers are extracted and compared. Raises `UserError` if user code is broken."""
         return answer_kind(self.problems.answers.kind)
+
+    def load_own_code(self) -> None:
+        """Load every user function that the recipe names, before anything is computed.
+
+        Raises `UserError` for the first that is missing, fails to import, or returns another type.
+        """
+        for name in self.own_code():
+            load_own(name)
+        answer_kind(self.problems.answers.kind)
 
     @property
     def instruction(self) -> str:
@@ -280,7 +300,11 @@ class Recipe(Section):
         return counted
 
 
-_TAKEN = frozenset(
-    ("student", "problems", "rationales", "lessons", "failures", "generations", "report", "base")
-)
-"""Reserved: artifacts of other steps have these names."""
+def _is_reserved(name: str) -> bool:
+    """Whether a stage's name would clash with a recipe section or the artifact of another step."""
+    return (
+        name in Recipe.model_fields
+        or name in ("rationales", "lessons", "failures", "generations", "report", "base", "models")
+        or name.startswith(("evaluation-", "failures-"))
+        or name.endswith("-examples")
+    )

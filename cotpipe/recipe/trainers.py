@@ -102,11 +102,11 @@ class Sft(Trainer):
 class Reward(Section):
     """The reward of a completion, and its unit of length."""
 
-    preset: Annotated[str, AfterValidator(rewards.check("published"))] = Field(
+    preset: Annotated[str, AfterValidator(rewards.require_known)] = Field(
         "published",
         description="`published`: the reward of the stage's task (`recovery` for completion, "
         "`rewrite` for rewriting); or a reward by name",
-        json_schema_extra=names_of(rewards, "published"),
+        json_schema_extra=names_of(rewards),
     )
     length_unit: Literal["words", "tokens"] = Field(
         "words", description="Unit of length: words, or tokens of the student"

@@ -48,9 +48,7 @@ def write_report(
     text = environment.get_template("report.md.jinja").render(
         recipe=recipe,
         summaries=[summarise(name, rows[name]) for name in recipe.checkpoints],
-        comparisons=comparisons(
-            {stage.name: recipe.start_of(stage) for stage in recipe.stages}, rows
-        ),
+        comparisons=comparisons(recipe.starts, rows),
         examples=_examples(rows["base"], rows[recipe.checkpoints[-1]]),
         optimizer_steps=optimizer_steps,
         teacher=teacher,

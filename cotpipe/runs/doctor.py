@@ -41,6 +41,7 @@ def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
         ("versions", _versions),
         ("store", lambda: _store(settings)),
         ("Prefect", _prefect),
+        *([("your own code", lambda: _own_code(recipe))] if any(recipe.own_code()) else []),
         ("problems", lambda: _problems(recipe)),
         ("student", lambda: _student(recipe, settings)),
         ("teacher", lambda: _teacher(recipe, settings)),
@@ -170,6 +171,11 @@ def _prefect_key() -> dict[str, str]:
     if password := os.environ.get("PREFECT_API_AUTH_STRING"):
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {}
+
+
+def _own_code(recipe: Recipe) -> tuple[State, str]:
+    recipe.load_own_code()
+    return "ok", f"{', '.join(recipe.own_code())} can be loaded"
 
 
 def _problems(recipe: Recipe) -> tuple[State, str]:

@@ -37,7 +37,9 @@ def steps_of(recipe: Recipe) -> dict[str, Step]:
             evaluate.step(stage.name),
         ]
     steps.append(report.step(recipe))
-    return {step.kind: step for step in steps}
+    found = {step.kind: step for step in steps}
+    assert len(found) == len(steps), "the recipe refuses names of stages that clash"
+    return found
 
 
 def needed_for(kind: str, steps: Mapping[str, Step]) -> list[str]:

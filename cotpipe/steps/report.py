@@ -16,9 +16,9 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=2,
+        version=3,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
-        fields=lambda recipe: recipe.identity(),
+        fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,
         verb="report",
         shows="report.md",

@@ -72,6 +72,7 @@ def rerun(
 
 
 def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report") -> None:
+    recipe.load_own_code()
     opened = open_store(Settings())
     require_steps([*refresh, until], steps_of(recipe))
     name_artifacts(recipe, opened)

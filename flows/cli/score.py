@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rich.console import Console
 
 from cotpipe.errors import UserError
+from cotpipe.rationale.answers import answer_kind, answer_kinds
 from cotpipe.rationale.lengths import count_words
 from cotpipe.rationale.rewards import Target, reward_named, rewards
 from cotpipe.recipe.files import describe
@@ -42,9 +43,13 @@ def score(
             help=f"The reward: {', '.join(rewards.names())}, or your own, path/to/file.py:function."
         ),
     ],
+    answers: Annotated[
+        str,
+        typer.Option(help=f"The kind of answers: {', '.join(answer_kinds.names())}, or your own."),
+    ] = "number",
 ) -> None:
     """Score completions offline, to test a reward before spending GPU hours on it."""
-    rows = list(_score_rows(source, reward))
+    rows = list(_score_rows(source, reward, answers))
     try:
         with target.open("w", encoding="utf-8") as output:
             output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -54,8 +59,8 @@ def score(
     Console().print(f"{len(rows)} completions, mean reward {mean:.3f}, written to {target}")
 
 
-def _score_rows(source: Path, reward: str) -> Iterator[dict[str, Any]]:
-    pay = reward_named(reward)
+def _score_rows(source: Path, reward: str, answers: str) -> Iterator[dict[str, Any]]:
+    pay, kind = reward_named(reward), answer_kind(answers)
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -69,5 +74,5 @@ def _score_rows(source: Path, reward: str) -> Iterator[dict[str, Any]]:
             row = ScoreRow.model_validate_json(line)
         except ValidationError as error:
             raise UserError(f"{source}, line {number}: {describe(error)}") from error
-        target = Target(row.answer, row.teacher_steps, row.teacher_words)
+        target = Target(row.answer, row.teacher_steps, row.teacher_words, kind)
         yield row.model_dump() | vars(pay(row.completion, target, count_words))

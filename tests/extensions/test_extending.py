@@ -248,7 +248,40 @@ def test_a_reward_that_is_none(content, message):
             "rationales",
             "raised IndexError",
         ),
+        ("problems.py", "yield Problem(", "yield Problem(1 or ", "problems", "problem_id is 1;"),
+        ("answers.py", "found[-1] if found else None", "7", "rationales", "returned int, not str"),
+        ("answers.py", 'form="yes or no"', "form=5", "problems", "returned int, not str"),
+        (
+            "answers.py",
+            "predicted == gold",
+            "'maybe'",
+            "rationales",
+            "returned str, not bool",
+        ),
         ("engines.py", "for _ in requests", "for _ in sampling", "rationales", "raised TypeError"),
+        (
+            "engines.py",
+            "for _ in requests",
+            "for _ in requests[1:]",
+            "rationales",
+            "did not return 1",
+        ),
+        ("engines.py", "[said]", "['said']", "rationales", "did not return 1 `Generated`"),
+        ("engines.py", "yield Parrot()", "yield None", "rationales", "has no method generate"),
+        (
+            "engines.py",
+            "yield Parrot()",
+            "raise OSError('no model')\n    yield",
+            "rationales",
+            "raised OSError: no model",
+        ),
+        (
+            "engines.py",
+            "@contextmanager\n",
+            "",
+            "rationales",
+            "returned generator, not AbstractContextManager",
+        ),
     ],
 )
 def test_a_broken_extension_ends_its_step_with_one_line(file, old, new, kind, message, tmp_path):
@@ -265,6 +298,46 @@ def test_a_broken_extension_ends_its_step_with_one_line(file, old, new, kind, me
     assert "\n" not in str(error.value)
 
 
+def test_an_iterator_of_problems_that_raises_is_one_line(tmp_path):
+    Path("problems.py").write_text("def sums(seed, count): return map(int, 'x')\n")
+    with pytest.raises(UserError, match="problems.py:sums raised ValueError"):
+        run_until("problems", recipe_with(tmp_path, "problems.py"), tmp_path)
+
+
+def test_code_that_exits_does_not_end_the_command():
+    Path("own.py").write_text("import sys\nsys.exit(3)")
+    with pytest.raises(UserError, match="own.py:it: own.py cannot be imported: SystemExit: 3"):
+        load_own("own.py:it")
+    Path("own.py").write_text("import sys\ndef it(*a): sys.exit(3)")
+    with pytest.raises(UserError, match="own.py:it raised SystemExit: 3"):
+        reward_named("own.py:it")("text", TARGET, count_words)
+
+
+def test_a_package_that_raises_is_one_line(tmp_path, monkeypatch):
+    Path("broken_package").mkdir()
+    Path("broken_package/__init__.py").write_text("raise ValueError('no')")
+    Path("broken_package/inner.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="broken_package.inner cannot be imported: ValueError: no"):
+        load_own("broken_package.inner:it")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "stage2.trainer.reward.preset=own.py:it",
+        "stage1.examples.masks.kind=own.py:it",
+        "problems.answers.kind=own.py:it",
+        "problems.source={kind: own, function: 'own.py:it'}",
+    ],
+)
+def test_broken_code_is_found_before_anything_is_computed(change):
+    Path("own.py").write_text("1 / 0")
+    recipe = load_recipe("demo", [change])
+    with pytest.raises(UserError, match="own.py:it: own.py cannot be imported: ZeroDivisionErro"):
+        recipe.load_own_code()
+
+
 def test_two_extensions_of_one_name_are_refused_with_both_places():
     shapes: Registry[Any] = Registry("shape")
     Path("one.py").write_text("def round_one(): ...")
@@ -273,6 +346,12 @@ def test_two_extensions_of_one_name_are_refused_with_both_places():
     shapes.register("round")(load_own("one.py:round_one"))  # the same one again
     with pytest.raises(UserError, match=r"two shapes are named 'round': .*one.py.* and .*two.py"):
         shapes.register("round")(load_own("two.py:round_two"))
+
+
+def test_a_name_with_a_meaning_of_its_own_cannot_be_registered():
+    shapes: Registry[Any] = Registry("shape", "auto")
+    with pytest.raises(UserError, match="the shape 'auto' has a meaning of its own; rename it"):
+        shapes.register("auto")(int)
 
 
 @pytest.mark.parametrize("name", ["masks", "stage1.examples.masks"])

@@ -34,6 +34,21 @@ def test_score_adds_the_reward_and_its_parts(tmp_path, reward, rewards):
     assert {"correct", "valid_format", "base", "brevity_steps", "length"} <= rows[0].keys()
 
 
+def test_score_takes_the_kind_of_answers(tmp_path):
+    (tmp_path / "answers.py").write_text(
+        "from cotpipe.rationale.answers import AnswerKind\n"
+        "def word(): return AnswerKind(lambda text: text.split()[-1], str.__eq__, 'word')\n"
+    )
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(
+        json.dumps(PUBLISHED[0] | {"completion": "Step 1: a\nAnswer: yes", "answer": "yes"})
+    )
+    kind = f"{tmp_path / 'answers.py'}:word"
+    done = cotpipe("score", "--reward", "rewrite", "--answers", kind, str(source), str(target))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(target.read_text())["correct"]
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [

@@ -1,8 +1,17 @@
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 
 from cotpipe.errors import UserError
 from cotpipe.recipe.files import load_recipe, shipped_recipes
+from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.trainers import Grpo
+from cotpipe.steps.plan import name_artifacts
+from cotpipe.store.artifacts import Store
+from cotpipe.store.storage import LocalStorage
+
+NOTHING = Store(LocalStorage(Path("nothing-is-stored-here")))
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -145,7 +154,8 @@ def test_a_form_with_other_stages_replaces_them():
         ([("a", None), ("b", "c")], "'b' starts from 'c', which is not a stage of the recipe"),
         ([("a", None), ("a", None)], "two stages are called 'a'"),
         ([("lessons", None)], "a stage cannot be called 'lessons'"),
-        ([("A", None)], r"stages\[0\]|A.name: .*pattern"),
+        ([("A", None)], r"A.name: .*pattern[^;]*$"),
+        ([("a", "a")], "'a' starts from 'a', which is the stage itself"),
         ([], "stages: .*at least 1 item"),
     ],
 )
@@ -164,6 +174,51 @@ def test_stages_that_cannot_be_are_refused(stages, message, tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({"stages": entries}))
     with pytest.raises(UserError, match=message):
+        load_recipe(str(path))
+
+
+def named(name: str, start: str | None = None) -> dict:
+    return {
+        "name": name,
+        "start": start,
+        "examples": {"task": "reconstruction"},
+        "trainer": {"kind": "sft"},
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [*Recipe.model_fields, "stage1-examples", "failures-stage1", "evaluation-x", "report"]
+)
+def test_no_stage_takes_the_name_of_a_section_or_of_another_step(name):
+    """It would take the section's place in fingerprints, or the step's place in the pipeline."""
+    with pytest.raises(ValidationError, match=f"a stage cannot be called '{name}'"):
+        Recipe.model_validate({"stages": [named("stage1"), named(name)]})
+
+
+def test_the_order_of_the_stages_is_part_of_the_reports_name():
+    first, second = named("first", "student"), named("second", "student")
+    names = {
+        name_artifacts(Recipe.model_validate({"stages": stages}), NOTHING)["report"]
+        for stages in ([first, second], [second, first], [first, named("second", "first")])
+    }
+    assert len(names) == 3
+
+
+def test_sections_that_are_empty_in_the_file_can_be_set(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("problems:\nstages:\n")
+    changes = ["problems.source.path=x.jsonl", "stage1.trainer.learning_rate=2e-6"]
+    recipe = load_recipe(str(path), [*changes, "problems.source.kind=file"])
+    assert recipe.problems.source.model_dump()["path"] == "x.jsonl"
+    assert recipe.stage("stage1").trainer.learning_rate == 2e-6
+
+
+def test_a_stage_outside_the_list_is_told_where_it_belongs(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("stage1: {trainer: {kind: sft}}\n")
+    with pytest.raises(
+        UserError, match="stage1: unknown key; a stage is an entry of the list `stag"
+    ):
         load_recipe(str(path))
 
 

@@ -9,13 +9,34 @@ from typing_extensions import override
 from cotpipe.data.problems.source import Reading, Source, sources
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
-from cotpipe.extensions import is_own, load_own, returned
+from cotpipe.extensions import is_own, iterated, load_own, returned
 
 
 def _require_own(name: str) -> str:
     if not is_own(name):
         raise ValueError(f"{name!r} does not name a function; write path/to/file.py:function")
     return name
+
+
+def _checked(problem: Problem, name: str) -> Problem:
+    """The problem; raises `UserError`, with the function's name, for a field of another type."""
+    texts = {name: getattr(problem, name) for name in ("problem_id", "question", "answer")}
+    wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+    if not isinstance(problem.rationales, list) or not all(
+        isinstance(text, str) for text in problem.rationales
+    ):
+        wrong.append("rationales")
+    if wrong:
+        raise UserError(
+            f"{name} yielded a problem whose {wrong[0]} is {getattr(problem, wrong[0])!r}; ids, "
+            "questions and answers are texts, rationales a list of texts"
+        )
+    if problem.split not in (None, "validation", "test"):
+        raise UserError(
+            f"{name} yielded a problem of the split {problem.split!r}; a source may set validation "
+            "or test, or None"
+        )
+    return problem
 
 
 @sources.register("own")
@@ -44,11 +65,11 @@ class OwnSource(Source):
             raise UserError(
                 f"{self.function} returned {type(rows).__name__}, not an iterable of problems"
             )
-        for row in rows:
+        for row in iterated(rows, self.function):
             if isinstance(row, Reject):
                 yield row
                 continue
-            problem = returned(self.function, row, Problem)
+            problem = _checked(returned(self.function, row, Problem), self.function)
             if problem.problem_id in seen:
                 raise UserError(
                     f"{self.function} yielded the id {problem.problem_id!r} twice; make ids unique"
