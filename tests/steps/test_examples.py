@@ -159,3 +159,19 @@ def test_mined_failures_that_are_held_out_are_refused(tmp_path):
     work: Any = Work()
     with pytest.raises(RunError, match="mined failures are not in the mining split: p1"):
         step.step(Recipe().stages[2], "failures").run(work)
+
+
+def test_a_student_without_failures_has_no_examples(tmp_path):
+    from cotpipe.data.rows import Failure, write_rows
+
+    class Work:
+        recipe, output = Recipe(), tmp_path
+
+        @staticmethod
+        def input(kind, name):
+            return tmp_path / name
+
+    write_rows(tmp_path / "lessons.parquet", Lesson, LESSONS)
+    write_rows(tmp_path / "failures.parquet", Failure, [])
+    work: Any = Work()
+    assert step.step(Recipe().stages[2], "failures").run(work) == {"kept": 0}
