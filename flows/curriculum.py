@@ -1,7 +1,7 @@
 """The whole curriculum as one Prefect flow: problems in, trained checkpoints and a report out."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -94,21 +94,42 @@ def run_steps(
     """
     results: Results = {}
     artifacts: dict[str, Reference] = {}
-    hours = Settings().step_hours
-    steps = steps_of(recipe)
-    kinds = needed_for(until, steps)
+    kinds = needed_for(until, steps_of(recipe))
     recipe.load_own_code()
     with recorded_run(store, recipe, kinds, refresh) as log:
         again = log.left(refresh)
         for kind in kinds:
             started = time.monotonic()
-            task = TASKS[steps[kind].verb].with_options(timeout_seconds=hours * 3600)
-            try:
-                result: StepResult = task(kind, recipe, dict(artifacts), kind in again).result()
-            except TimeoutError as error:
-                raise RunError(
-                    f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS"
-                ) from error
+            result = run_step(kind, recipe, artifacts, kind in again)
             results[kind], artifacts[kind] = result, result.reference
             log.step(result.reference, result.reused, time.monotonic() - started)
     return log.run.run_id, results
+
+
+def run_step(
+    kind: str,
+    recipe: Recipe,
+    artifacts: Mapping[str, Reference],
+    refresh: bool = False,
+    name: str = "{kind}",
+) -> StepResult:
+    """Run or reuse one step within a flow; a step that takes too long raises `RunError`.
+
+    Args:
+        kind: The step.
+        recipe: The recipe to run.
+        artifacts: The artifacts made so far, by kind; its inputs are among them.
+        refresh: Run it again even if the store has its artifact.
+        name: Its name in Prefect.
+    """
+    hours = Settings().step_hours
+    task = TASKS[steps_of(recipe)[kind].verb].with_options(
+        timeout_seconds=hours * 3600, task_run_name=name
+    )
+    try:
+        result: StepResult = task(kind, recipe, dict(artifacts), refresh).result()
+    except TimeoutError as error:
+        raise RunError(
+            f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS"
+        ) from error
+    return result

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from prefect import State
@@ -11,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
+from cotpipe.report.gate import Margins, Verdict, all_of, judge
 from cotpipe.report.summary import read_evaluations
 from cotpipe.runs.nights import take_in
-from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, Taken, judge, write_night
+from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, Taken, write_night
 from cotpipe.settings import Settings
 from cotpipe.steps.mine import FAILURES
 from cotpipe.steps.runner import StepRunner
@@ -66,8 +68,8 @@ def _decide(
     artifacts: dict[str, Reference],
     last: str,
     taken: list[Taken],
-    accuracy_margin: float,
-    token_margin: float,
+    compared: dict[str, Reference],
+    margins: Margins,
 ) -> "State[Night]":
     """Promote the candidate if it is not inferior, and record the nightly run, atomically.
 
@@ -76,14 +78,15 @@ def _decide(
         artifacts: Its artifacts, by kind.
         last: Kind of the candidate, the checkpoint of the last stage.
         taken: The files that the run ingested.
-        accuracy_margin: See `judge`.
-        token_margin: See `judge`.
+        compared: The evaluations of the checkpoints to compare with, by what these are.
+        margins: What the candidate may lose at most.
     """
     store = open_store(Settings(), check=False)
     candidate = artifacts[last]
-    files = {name: _evaluations(store, artifacts[f"evaluation-{name}"]) for name in ("base", last)}
+    own = artifacts[f"evaluation-{last}"]
+    files = {what: _evaluations(store, one) for what, one in {**compared, last: own}.items()}
     rows = read_evaluations(files)
-    verdict = judge(rows["base"], rows[last], accuracy_margin, token_margin)
+    verdict = all_of([_against(what, judge(rows[what], rows[last], margins)) for what in compared])
     night = Night(
         run_id=run_id,
         mining=artifacts.get(FAILURES),
@@ -103,6 +106,10 @@ def _decide(
 
 decide = verb(name="decide", task_run_name="decide")(_decide)
 """Promote the candidate, or keep the promoted checkpoint."""
+
+
+def _against(what: str, verdict: Verdict) -> Verdict:
+    return replace(verdict, why=f"against {what}: {verdict.why}")
 
 
 def _evaluations(store: Store, reference: Reference) -> Any:

@@ -16,7 +16,7 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=3,
+        version=4,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,

@@ -35,10 +35,10 @@ def student_identity(model: str) -> dict[str, Any]:
     return {} if isinstance(found, str) else {"weights": found}
 
 
-def stored_checkpoint(model: str) -> Reference | None:
+def stored_checkpoint(model: str, key: str = "student.model") -> Reference | None:
     """The artifact for `store:KIND/FINGERPRINT`; None for other students.
 
-    Raises `UserError` if the text after `store:` is malformed.
+    Raises `UserError`, with the parameter's `key`, if the text after `store:` is malformed.
     """
     if not model.startswith(_STORE):
         return None
@@ -47,7 +47,7 @@ def stored_checkpoint(model: str) -> Reference | None:
         return Reference(kind=kind, fingerprint=fingerprint)
     except ValidationError as error:
         raise UserError(
-            f"student.model: {model!r} is not a checkpoint; write store:stage3/ and the 32 hex digits of "
+            f"{key}: {model!r} is not a checkpoint; write store:stage3/ and the 32 hex digits of "
             "its fingerprint"
         ) from error
 
