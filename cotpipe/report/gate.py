@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import pandas as pd
 
 from cotpipe.report.betting import growth_bound, least_problems
 from cotpipe.report.score import least_pairs
-from cotpipe.report.statistics import change_of_share, mean
+from cotpipe.report.statistics import change_of_share
 from cotpipe.report.summary import percent, require_same_problems
 
 Decision = Literal["promoted", "kept back", "cannot decide"]
@@ -71,7 +72,7 @@ def keeps_length(
         margin: The maximum growth, as a share of the mean length before.
         longest: The length limit of an answer, in tokens.
     """
-    first, second = mean(before).value, mean(after).value
+    first, second = fmean(before), fmean(after)
     if not first:
         return Verdict("kept back", "the other checkpoint writes nothing to compare lengths with")
     most = growth_bound(before, after, longest)
