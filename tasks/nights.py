@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.gate import Margins, Verdict, all_of, judge
+from cotpipe.report.markdown import escape
 from cotpipe.report.summary import read_evaluations
 from cotpipe.runs.nights import take_in
 from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, Taken, write_night
@@ -122,17 +123,21 @@ def _describe(name: str, night: Night, registry: ModelRegistry, taken: list[Take
     promoted = registry.promoted
     return "\n".join(
         [
-            f"**{name}**: candidate `{night.candidate}`: {night.why}",
+            f"**{name}**: candidate `{night.candidate}`: {escape(night.why)}",
             "",
-            f"New files: {', '.join(file.name for file in taken) or 'none'}",
+            f"New files: {', '.join(escape(file.name) for file in taken) or 'none'}",
             "",
             f"Currently promoted: `{promoted.checkpoint if promoted else 'nothing: the recipe’s student is used'}`",
             "",
             "| night | candidate | promoted | why |",
             "| --- | --- | --- | --- |",
-            *(
-                f"| {one.run_id} | {one.candidate.fingerprint[:8]} | {'yes' if one.promoted else 'no'} | {one.why} |"
-                for one in registry.nights[-7:]
-            ),
+            *map(_row, registry.nights[-7:]),
         ]
+    )
+
+
+def _row(night: Night) -> str:
+    promoted = "yes" if night.promoted else "no"
+    return (
+        f"| {night.run_id} | {night.candidate.fingerprint[:8]} | {promoted} | {escape(night.why)} |"
     )

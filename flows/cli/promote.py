@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cotpipe.errors import UserError
@@ -19,6 +18,7 @@ from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import holder, try_lease
 from flows.cli.options import StoreOption
+from flows.cli.terminal import Terminal
 
 
 def promote(
@@ -53,7 +53,7 @@ def promote(
 
 
 def _show(registry: ModelRegistry, store: Store) -> None:
-    console = Console()
+    console = Terminal()
     if not registry.promoted:
         console.print("nothing is promoted: nightly runs start from the recipe's student")
         return
@@ -72,4 +72,4 @@ def _show(registry: ModelRegistry, store: Store) -> None:
         if record
         else "missing: promote another run, or --undo"
     )
-    console.print(f"promoted: {place}", soft_wrap=True, highlight=False)
+    console.print(f"promoted: {place}", soft_wrap=True)

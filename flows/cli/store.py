@@ -4,13 +4,14 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.report.plain import visible
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from flows.cli.options import RunArgument, StoreOption
+from flows.cli.terminal import Terminal
 
 _SHOWN_ROWS = 100
 
@@ -20,7 +21,7 @@ def runs(store: StoreOption = None) -> None:
     from cotpipe.runs.log import read_runs
     from flows.cli.results import show_runs
 
-    show_runs(read_runs(open_store(Settings()).storage), Console())
+    show_runs(read_runs(open_store(Settings()).storage), Terminal())
 
 
 def show(run: RunArgument, store: StoreOption = None) -> None:
@@ -29,7 +30,7 @@ def show(run: RunArgument, store: StoreOption = None) -> None:
     from flows.cli.results import show_run
 
     opened = open_store(Settings())
-    show_run(find_run(opened.storage, run), opened, Console())
+    show_run(find_run(opened.storage, run), opened, Terminal())
 
 
 def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> None:
@@ -39,7 +40,7 @@ def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> 
 
     opened = open_store(Settings())
     show_difference(
-        find_run(opened.storage, first), find_run(opened.storage, second), opened, Console()
+        find_run(opened.storage, first), find_run(opened.storage, second), opened, Terminal()
     )
 
 
@@ -69,7 +70,7 @@ def sql(
             "sql: give a select statement, such as cotpipe sql 'from runs', or --tables to list the tables"
         )
     if query is None:
-        show_views(views(), Console())
+        show_views(views(), Terminal())
         return
     if csv + json + parquet > 1:
         raise UserError("sql: choose one of --csv, --json and --parquet")
@@ -85,7 +86,7 @@ def sql(
         relation.query("result", copy.format("csv" if csv else "json"))
     else:
         head = relation.limit(_SHOWN_ROWS + 1).fetchall()
-        show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
+        show_rows(relation.columns, head[:_SHOWN_ROWS], Terminal(), more=len(head) > _SHOWN_ROWS)
 
 
 def verify(store: StoreOption = None) -> None:
@@ -93,7 +94,7 @@ def verify(store: StoreOption = None) -> None:
     from cotpipe.runs.upkeep import verify as check
 
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
         bar = progress.add_task("checking", total=None)
         found = check(
             open_store(Settings()),
@@ -101,7 +102,7 @@ def verify(store: StoreOption = None) -> None:
         )
     damaged = [item for item in found if item.damaged]
     for item in damaged:
-        sys.stdout.write(f"damaged: {item.reference}: {', '.join(item.damaged)}\n")
+        sys.stdout.write(visible(f"damaged: {item.reference}: {', '.join(item.damaged)}") + "\n")
     if damaged:
         raise RunError(
             f"{len(damaged)} of {len(found)} artifacts are damaged; runs that need them will rebuild them"
@@ -127,7 +128,8 @@ def gc(
     opened = open_store(Settings())
     garbage, forgotten = find_garbage(opened, keep_runs)
     for item in garbage:
-        sys.stdout.write(f"{item.name}  {item.num_bytes / 1e6:.1f} MB  {item.why}\n")
+        size = f"{item.num_bytes / 1e6:.1f} MB"
+        sys.stdout.write(visible(f"{item.name}  {size}  {item.why}") + "\n")
     for run in forgotten:
         sys.stdout.write(f"runs/{run.run_id}.json  an old run\n")
     if not dry_run:
