@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from cotpipe.report.betting import growth_bound, least_problems
 from cotpipe.report.score import least_pairs
 from cotpipe.report.statistics import change_of_share
 from cotpipe.report.summary import percent, require_same_problems
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Decision = Literal["promoted", "kept back", "cannot decide"]
 """`kept back`: it may be worse. `cannot decide`: too few problems, even for equal checkpoints."""
@@ -100,7 +101,7 @@ def too_few(problems: int, accuracy_margin: float) -> str:
     )
 
 
-def judge(before: pd.DataFrame, after: pd.DataFrame, margins: Margins) -> Verdict:
+def judge(before: "pd.DataFrame", after: "pd.DataFrame", margins: Margins) -> Verdict:
     """Compare the evaluation rows of a checkpoint and of a candidate; both tests must pass."""
     require_same_problems(before, after)
     return all_of(

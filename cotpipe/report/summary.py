@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pandas as pd
 
 from cotpipe.report.statistics import (
     Change,
@@ -17,6 +17,9 @@ from cotpipe.report.statistics import (
     median_change,
     share,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ class Comparison:
         )
 
 
-def read_evaluations(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+def read_evaluations(files: Mapping[str, Path]) -> "dict[str, pd.DataFrame]":
     """The evaluation rows of each checkpoint, ordered by problem id."""
     with duckdb.connect() as connection:
         query = "select * from read_parquet(?) order by problem_id"
         return {name: connection.execute(query, [str(path)]).df() for name, path in files.items()}
 
 
-def summarise(name: str, rows: pd.DataFrame) -> Summary:
+def summarise(name: str, rows: "pd.DataFrame") -> Summary:
     """Summarise one checkpoint; raises `AssertionError` if there are no rows."""
     assert len(rows), f"{name} was evaluated on no problem"
     return Summary(
@@ -74,7 +77,7 @@ def summarise(name: str, rows: pd.DataFrame) -> Summary:
     )
 
 
-def compare(before: str, after: str, rows: Mapping[str, pd.DataFrame]) -> Comparison:
+def compare(before: str, after: str, rows: "Mapping[str, pd.DataFrame]") -> Comparison:
     """Compare two checkpoints problem by problem."""
     first, second = rows[before], rows[after]
     require_same_problems(first, second)
@@ -88,14 +91,14 @@ def compare(before: str, after: str, rows: Mapping[str, pd.DataFrame]) -> Compar
     )
 
 
-def require_same_problems(first: pd.DataFrame, second: pd.DataFrame) -> None:
+def require_same_problems(first: "pd.DataFrame", second: "pd.DataFrame") -> None:
     """Assert that two checkpoints were evaluated on the same problems."""
     assert first["problem_id"].tolist() == second["problem_id"].tolist(), (
         "evaluated on different problems"
     )
 
 
-def comparisons(starts: Mapping[str, str], rows: Mapping[str, pd.DataFrame]) -> list[Comparison]:
+def comparisons(starts: Mapping[str, str], rows: "Mapping[str, pd.DataFrame]") -> list[Comparison]:
     """The comparisons of a report; their p-values are corrected for the number of all its tests.
 
     First all stages together, then each stage against its initial checkpoint, then the last stage
