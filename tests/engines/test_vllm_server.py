@@ -14,7 +14,6 @@ from cotpipe.settings import Settings
 from tests.helpers.servers import FlakyProxy
 from tests.helpers.vllm_server import KEY
 
-pytestmark = pytest.mark.timeout(900)
 REQUESTS = [
     Request(f"p{number}", question_prompt(f"What is {number} + {number + 1}?"))
     for number in range(40)
