@@ -304,6 +304,12 @@ def test_an_iterator_of_problems_that_raises_is_one_line(tmp_path):
         run_until("problems", recipe_with(tmp_path, "problems.py"), tmp_path)
 
 
+def test_a_source_without_problems_is_one_line(tmp_path):
+    Path("problems.py").write_text("def sums(seed, count): return []\n")
+    with pytest.raises(UserError, match="problems.source gives no problems"):
+        run_until("problems", recipe_with(tmp_path, "problems.py"), tmp_path)
+
+
 def test_code_that_exits_does_not_end_the_command():
     Path("own.py").write_text("import sys\nsys.exit(3)")
     with pytest.raises(UserError, match="own.py:it: own.py cannot be imported: SystemExit: 3"):
