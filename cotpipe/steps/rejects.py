@@ -9,7 +9,7 @@ from cotpipe.errors import UserError
 
 
 def refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field: str) -> None:
-    """Raise `UserError` if too large a share of rows was rejected.
+    """Raise `UserError` if there are no rows, or too large a share was rejected.
 
     Args:
         rejects: The rejected rows.
@@ -18,9 +18,11 @@ def refuse_too_many(rejects: list[Reject], num_kept: int, allowed: float, field:
         field: The recipe field that sets `allowed`, for the message.
     """
     total = len(rejects) + num_kept
-    if not total or len(rejects) > allowed * total:
+    if not total:
+        raise UserError("problems.source gives no problems; fix the source")
+    if len(rejects) > allowed * total:
         reasons = Counter(reject.reason for reject in rejects).most_common(3)
-        first = rejects[0].detail[:200] if rejects else "nothing was read"
+        first = rejects[0].detail[:200]
         raise UserError(
             f"{len(rejects)} of {total} rows were rejected ("
             f"{', '.join(f'{n} x {reason}' for reason, n in reasons)}; first: {first}); "
