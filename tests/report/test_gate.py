@@ -4,9 +4,11 @@ import random
 
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from cotpipe.report.betting import growth_bound, least_problems
 from cotpipe.report.gate import Margins, all_of, judge, keeps_accuracy, keeps_length
+from cotpipe.report.score import score_interval
 
 MARGINS = Margins(accuracy=0.02, tokens=0.05, longest=200)
 
@@ -45,6 +47,22 @@ def test_a_candidate_must_be_shown_to_be_no_worse(
     assert verdict.decision == decision
     assert verdict.promote == (decision == "promoted")
     assert why in verdict.why
+
+
+@pytest.mark.parametrize("gains", [0.0, 0.01, 0.05])
+@pytest.mark.parametrize(("margin", "problems"), [(0.02, 189), (0.02, 500), (0.05, 100)])
+def test_a_candidate_that_loses_the_whole_margin_passes_in_one_of_forty_nights(
+    margin, problems, gains
+):
+    # Exactly: over all numbers of lost and gained problems that are likely at all.
+    losses, level = gains + margin, 0.0
+    for lost in range(int(binom.isf(1e-6, problems, losses)) + 1):
+        seen = binom.pmf(lost, problems, losses)
+        rest = problems - lost
+        for gained in range(int(binom.isf(1e-6, rest, gains / (1 - losses))) + 1 if gains else 1):
+            if score_interval(gained, lost, problems)[0] >= -margin:
+                level += seen * binom.pmf(gained, rest, gains / (1 - losses))
+    assert 0.005 < level < 0.026
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 188])
