@@ -32,7 +32,7 @@ def growth_bound(before: Sequence[float], after: Sequence[float], most: float) -
 
     def missing(growth: float) -> float:
         """How much the logarithm of the capital lacks."""
-        return -np.log(ERROR) - _capital(second - (1 + growth) * first, most)
+        return float(-np.log(ERROR) - _capital(second - (1 + growth) * first, most))
 
     # A growth of -1 cannot be refuted: nothing is shorter than empty.
     return float(brentq(missing, -1.0, _LARGEST_GROWTH))

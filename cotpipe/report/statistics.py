@@ -111,7 +111,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _differences(
     before: Sequence[float], after: Sequence[float]
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    difference: np.ndarray[tuple[int], np.dtype[np.float64]] = np.subtract(
+        after, before, dtype=float
+    )
+    return difference
 
 
 def _interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:

@@ -46,10 +46,12 @@ def test_a_question_that_looks_like_a_picture_is_shown_as_a_question(prefect, tm
     showing()
     shown = Artifact.get("full-report")
     assert shown
+    assert isinstance(shown.data, str)
     assert re.findall(r"!\[.*\]\((.*)\)", shown.data) == [
         "data:image/png;base64,MQ==", "data:image/png;base64,Mg==",
     ]  # fmt: skip
     assert "### 1. !\\[x\\](figure1.png)" in shown.data
     place = Artifact.get("report")
     assert place
+    assert isinstance(place.data, str)
     assert "my%20%28own%29%20store" in place.data

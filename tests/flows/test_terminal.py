@@ -19,10 +19,11 @@ TEXTS = st.text(
 
 
 def printed(*things: object) -> str:
-    console = Terminal(file=StringIO(), width=10_000, force_terminal=True, color_system=None)
+    out = StringIO()
+    console = Terminal(file=out, width=10_000, force_terminal=True, color_system=None)
     for thing in things:
         console.print(thing)
-    return console.file.getvalue()
+    return out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -49,18 +50,18 @@ def test_markup_and_control_characters_are_text(text, shown):
 
 @given(text=TEXTS)
 def test_any_text_is_printed_as_it_is(text):
-    (line,) = [visible(text).replace("\n", " ").replace("\t", " ")]
+    line = visible(text).replace("\n", " ").replace("\t", " ")
     assert printed(line) == line + "\n"
     out = printed(text)
     assert not {char for char in out if ord(char) < 0x20} - {"\n", "\t"}
 
 
-def test_a_query_shows_what_is_in_the_cells(capsys):
-    console = Terminal(file=StringIO(), width=200)
-    show_rows(["[b]answer[/b]"], [["[/]"], ["\x1b[31m"], [None]], console, more=False)
-    shown = console.file.getvalue()
+def test_a_query_shows_what_is_in_the_cells():
+    out = StringIO()
+    rows = [["[/]"], ["\x1b[31m"], [None]]
+    show_rows(["[b]answer[/b]"], rows, Terminal(file=out, width=200), more=False)
     for part in ("[b]answer[/b]", "[/]", "\\x1b[31m"):
-        assert part in shown
+        assert part in out.getvalue()
 
 
 def test_an_error_quotes_what_is_wrong_without_obeying_it(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from cotpipe.report.markdown import code, escape, quote
 from cotpipe.report.plain import visible
@@ -60,8 +61,9 @@ def words(text: str) -> str:
     return " ".join(visible(text).split())
 
 
-def plain(tokens: list) -> str:
+def plain(tokens: list[Token] | None) -> str:
     """The text of inline tokens; fails if any is more than text."""
+    assert tokens is not None
     assert {token.type for token in tokens} <= {"text", "text_special", "softbreak"}
     return "".join("\n" if token.type == "softbreak" else token.content for token in tokens)
 
@@ -115,7 +117,9 @@ def test_any_text_is_one_code_span(text):
     if not shown:
         assert code(text) == ""
         return
-    (span,) = PARSER.parse(f"before {code(text)} after")[1].children[1:-1]
+    children = PARSER.parse(f"before {code(text)} after")[1].children
+    assert children
+    (span,) = children[1:-1]
     assert (span.type, span.content) == ("code_inline", shown)
 
 

@@ -11,7 +11,7 @@ from cotpipe.runs.promotion import ModelRegistry, Promotion
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import LocalStorage
-from tests.steps.test_store_before import BEFORE
+from tests.helpers.store_before import BEFORE
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 KINDS = ("stage1", "stage2", "stage3", "student")
