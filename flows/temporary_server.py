@@ -3,6 +3,7 @@
 import atexit
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ _ENVIRONMENT = {
     "PREFECT__SERVER_EPHEMERAL": "1",  # without services that only a permanent server needs
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "",  # no page of any site
 }
 
 
@@ -34,11 +36,13 @@ class TemporaryServer:
     """
 
     def __init__(self) -> None:
+        password = f"cotpipe:{secrets.token_urlsafe(24)}"  # the machine may have other users
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         self._process = subprocess.Popen(
             # -P: do not import a directory `flows` from the current directory.
             [sys.executable, "-P", "-m", "flows.temporary_server"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=os.environ | _ENVIRONMENT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            env=os.environ | _ENVIRONMENT | {"PREFECT_SERVER_API_AUTH_STRING": password},
             start_new_session=True,  # Ctrl-C is for the run, which still reports its end
         )  # fmt: skip
         assert self._process.stdin
@@ -46,11 +50,14 @@ class TemporaryServer:
         os.register_at_fork(after_in_child=self._process.stdin.close)
         atexit.register(self.end)  # after Prefect's threads, which flush first
         with announce_slow_start():
-            address = self._process.stdout.readline().decode().strip()  # empty if it dies
-        if not address:
+            line = self._process.stdout.readline().decode().split()  # empty if it dies
+        if not line:
             self._process.wait()
             self.check()
+        address, *own = line
         os.environ["PREFECT_API_URL"] = address
+        if own:
+            os.environ["PREFECT_API_AUTH_STRING"] = password
 
     def check(self) -> None:
         """Raise `RunError`, with the last error in its log, if the server has died."""
@@ -93,7 +100,11 @@ def _last_error(text: str) -> str:
 
 
 def serve() -> None:
-    """Run the server on a free port; writes its address to standard output once it is ready."""
+    """Run the server on a free port; writes its address to standard output once it is ready.
+
+    If a Prefect profile names a server, writes that one's address. Only after an address of its own
+    comes the word `own`.
+    """
     import uvicorn
     from prefect.settings import get_current_settings
 
@@ -103,7 +114,7 @@ def serve() -> None:
         out.write(configured)
         return
     listener = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}/api\n"
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/api own\n"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

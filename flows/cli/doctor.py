@@ -5,6 +5,7 @@ from rich.console import Console
 from cotpipe.errors import RunError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.settings import Settings
+from flows.background import log_in
 from flows.cli.options import RecipeOption, SetOption, StoreOption
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -18,6 +19,7 @@ def doctor(
     """Check versions, store, Prefect server, problems, models and memory; say how to fix each."""
     from cotpipe.runs.doctor import examine
 
+    log_in()
     console = Console()
     failed = 0
     for finding in examine(load_recipe(recipe, set_ or []), Settings()):
