@@ -61,7 +61,7 @@ def sql(
 ) -> None:
     """Query the tables of the store with DuckDB; --tables lists them."""
     from cotpipe.runs.catalog import query as ask
-    from cotpipe.runs.catalog import views
+    from cotpipe.runs.catalog import sql_errors, views
     from flows.cli.results import show_rows, show_views
 
     if tables == (query is not None):
@@ -78,14 +78,15 @@ def sql(
             "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
         )
     relation = ask(open_store(Settings()), query)
-    if parquet:
-        _write_parquet(relation)
-    elif csv or json:
-        copy = "copy (select * from result) to '/dev/stdout' (format {})"
-        relation.query("result", copy.format("csv" if csv else "json"))
-    else:
-        head = relation.limit(_SHOWN_ROWS + 1).fetchall()
-        show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
+    with sql_errors():
+        if parquet:
+            _write_parquet(relation)
+        elif csv or json:
+            copy = "copy (select * from result) to '/dev/stdout' (format {})"
+            relation.query("result", copy.format("csv" if csv else "json"))
+        else:
+            rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
+            show_rows(relation.columns, rows[:_SHOWN_ROWS], Console(), len(rows) > _SHOWN_ROWS)
 
 
 def verify(store: StoreOption = None) -> None:
