@@ -49,9 +49,9 @@ def curriculum(
     """Distil a teacher's rationales into a student, stage by stage, and report each stage's effect.
 
     Args:
-        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a YAML file on the
-            worker, or an earlier run (its id, or `last`). It provides all form fields left at their
-            defaults.
+        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a file in the
+            worker's folder of recipes (COTPIPE_RECIPES), or an earlier run (its id, or `last`). It
+            provides all form fields left at their defaults.
         until: The last step; only the steps that it needs are run.
         refresh: Steps to run again even if the store has them, with all that depend on them.
         recipe: Everything that determines what is computed. The store is set in the environment.
@@ -66,16 +66,18 @@ def curriculum(
 def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
     """The recipe that results from a form and its `start_from`.
 
-    Raises `UserError` if they are incompatible, or if a form names code to run: anyone who can reach
-    the server could choose that code. Recipe files on the worker may name code.
+    Raises `UserError` if they are incompatible, or if a form names code to run: whoever can start a
+    run could choose that code. Recipe files in the worker's own folder may name code.
     """
     own = list(form.own_code())
     if own and deployment.id:
         raise UserError(
-            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file on the "
-            "worker, and set start_from to that file"
+            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file in the "
+            "worker's folder of recipes (COTPIPE_RECIPES), and set start_from to that file"
         )
-    return with_changes(recipe_from(start_from, store.storage), form) if start_from else form
+    if not start_from:
+        return form
+    return with_changes(recipe_from(start_from, store.storage, Settings().recipes), form)
 
 
 def run_steps(

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.helpers.flow_runs import TINY
 from tests.helpers.polling import polls
+from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -29,7 +29,7 @@ class Stack:
         self.teacher_port = free_port()  # nobody listens until a test does
         self.environment = os.environ | {
             "PREFECT_HOME": str(folder / "prefect"), "COTPIPE_STORE": str(self.store), "COTPIPE_TRAINING_STATE_SECONDS": "0",
-            "OMP_NUM_THREADS": "1", "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
+            "OMP_NUM_THREADS": "1", "COTPIPE_RECIPES": str(ROOT / "tests" / "helpers"), "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
         } | environment  # fmt: skip
         self.environment.pop("PREFECT_API_URL", None)
         self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60)
@@ -82,7 +82,7 @@ class Stack:
         flow = "nightly" if deployment == "nightly" else "curriculum"
         found = self.client.get(f"/deployments/name/{flow}/{deployment}").raise_for_status().json()
         recipe = ({"student": {"model": str(self.student)}} if student else {}) | (recipe or {})
-        body = {"parameters": {"start_from": TINY, "recipe": recipe} | parameters}
+        body = {"parameters": {"start_from": "tiny", "recipe": recipe} | parameters}
         return self.ask(f"/deployments/{found['id']}/create_flow_run", body)["id"]
 
     def ask(self, path: str, body: dict) -> Any:
