@@ -14,7 +14,7 @@ from cotpipe.recipe.files import with_changes
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import recipe_from
 from cotpipe.settings import Settings
-from cotpipe.steps.curriculum import needed_for, steps_of
+from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.records import Reference
@@ -26,8 +26,8 @@ _FORM = Recipe()
 Results = dict[str, StepResult]
 """The outcome of every step, by kind."""
 
-StepName = Annotated[str, Field(json_schema_extra={"enum": list(steps_of(_FORM))})]
-"""A step of the recipe; the UI form offers those of the published curriculum."""
+StepName = Annotated[str, Field(max_length=64)]
+"""A step of the recipe: which there are depends on its stages."""
 
 
 def run_name() -> str:
@@ -52,7 +52,9 @@ def curriculum(
         start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a file in the
             worker's folder of recipes (COTPIPE_RECIPES), or an earlier run (its id, or `last`). It
             provides all form fields left at their defaults.
-        until: The last step; only the steps that it needs are run.
+        until: The last step; only the steps that it needs are run. The steps are problems,
+            student, rationales, lessons, failures, evaluation-base, report, and for each stage of the recipe,
+            such as stage1: stage1-examples, stage1 and evaluation-stage1.
         refresh: Steps to run again even if the store has them, with all that depend on them.
         recipe: Everything that determines what is computed. The store is set in the environment.
 
@@ -98,6 +100,7 @@ def run_steps(
     artifacts: dict[str, Reference] = {}
     hours = Settings().step_hours
     steps = steps_of(recipe)
+    require_steps(refresh, steps)
     kinds = needed_for(until, steps)
     recipe.load_own_code()
     with recorded_run(store, recipe, kinds, refresh) as log:

@@ -9,16 +9,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from cotpipe.errors import RunError
+from flows.waiting import told_while_waiting
 
 if TYPE_CHECKING:
     import uvicorn
 
 _SECONDS_OF_SILENCE = 2.0
+_SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_TO_END = 20.0
 _ENVIRONMENT = {
     "PREFECT__SERVER_EPHEMERAL": "1",  # without services that only a permanent server needs
@@ -76,20 +77,18 @@ class TemporaryServer:
         self._process.wait()
 
 
-@contextmanager
-def announce_slow_start() -> Iterator[None]:
-    """Print a message to standard error if the `with` block takes more than a moment."""
-    text = (
-        "The Prefect server is starting; the first start on a machine creates its database and takes "
-        "longer\n"
-    )
-    timer = threading.Timer(_SECONDS_OF_SILENCE, sys.stderr.write, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def announce_slow_start() -> AbstractContextManager[None]:
+    """Say on standard error what is waited for, if the `with` block takes more than a moment."""
+
+    def text(seconds: float) -> str:
+        if seconds < _SECONDS_BETWEEN_LINES:
+            return (
+                "The Prefect server is starting; the first start on a machine creates its database "
+                "and takes longer"
+            )
+        return f"The Prefect server is starting, for {seconds:.0f} s so far"
+
+    return told_while_waiting(_SECONDS_OF_SILENCE, _SECONDS_BETWEEN_LINES, text)
 
 
 def _last_error(text: str) -> str:

@@ -1,6 +1,7 @@
 """The commands that inspect and maintain a store."""
 
 import sys
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,10 @@ from cotpipe.errors import RunError, UserError
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from flows.cli.options import RunArgument, StoreOption
+from flows.waiting import told_while_waiting
 
 _SHOWN_ROWS = 100
+_SECONDS_OF_LINES = (30.0, 30.0)  # to the first line of progress, and between lines, in a log
 
 
 def runs(store: StoreOption = None) -> None:
@@ -89,13 +92,24 @@ def sql(
             show_rows(relation.columns, rows[:_SHOWN_ROWS], Console(), len(rows) > _SHOWN_ROWS)
 
 
+def _checked(progress: Progress) -> str:
+    (task,) = progress.tasks
+    total = "" if task.total is None else f" of {task.total / 1e9:.1f}"
+    return f"checking: {task.completed / 1e9:.1f}{total} GB, for {task.elapsed or 0:.0f} s so far"
+
+
 def verify(store: StoreOption = None) -> None:
     """Verify the checksums of all artifacts; runs rebuild damaged ones."""
     from cotpipe.runs.upkeep import verify as check
 
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, ExitStack() as stack:
         bar = progress.add_task("checking", total=None)
+        if not console.is_terminal:  # there the bar does not show
+            stack.enter_context(
+                told_while_waiting(*_SECONDS_OF_LINES, lambda _: _checked(progress))
+            )
         found = check(
             open_store(Settings()),
             lambda done, total: progress.update(bar, completed=done, total=total),
