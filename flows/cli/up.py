@@ -205,7 +205,7 @@ def _wait_for(address: str) -> None:
 def _prefect(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *arguments],
-        capture_output=True, text=True, env=os.environ | {"PWD": str(Path.cwd())}, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-5:]
