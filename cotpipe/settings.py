@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     store: str = Field(
         "store", description="Location of all artifacts: a directory, or s3://bucket/prefix"
     )
+    recipes: Path | None = Field(
+        None,
+        description="Folder of your own recipes on a worker: the only files that start_from may name",
+    )
     s3_endpoint_url: str | None = Field(
         None, description="URL of the S3 server; default: AWS_ENDPOINT_URL, else AWS"
     )

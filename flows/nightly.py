@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from prefect import State, flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.report.gate import Margins, too_few
@@ -13,6 +13,7 @@ from cotpipe.runs.anchor import Anchor, anchor_of
 from cotpipe.runs.held_out import count_held_out
 from cotpipe.runs.nights import INBOX, new_files, night_recipe
 from cotpipe.runs.promotion import REGISTRY, read_registry
+from cotpipe.section import NumRepeats
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
@@ -29,7 +30,7 @@ Margin = Annotated[float, Field(ge=0, le=1)]
 @flow(name="nightly", flow_run_name=run_name, validate_parameters=True)
 def nightly(
     start_from: str | None = None,
-    history: PositiveInt = 3,
+    history: NumRepeats = 3,
     accuracy_margin: Margin = 0.02,
     token_margin: Margin = 0.05,
     anchor: str | None = None,
@@ -38,8 +39,8 @@ def nightly(
     """Train the promoted checkpoint further if the inbox has new problems; promote it if no worse.
 
     Args:
-        start_from: A shipped recipe, a YAML file on the worker, or an earlier run. It provides all
-            form fields left at their defaults.
+        start_from: A shipped recipe, a file in the worker's folder of recipes (COTPIPE_RECIPES), or
+            an earlier run. It provides all form fields left at their defaults.
         history: A failure is persistent if the problem failed in this many latest minings (nights).
         accuracy_margin: Maximum loss of accuracy for a promotion (share of held-out problems).
         token_margin: Maximum growth of the mean answer length (share of the mean).

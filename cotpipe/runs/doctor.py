@@ -139,6 +139,7 @@ def check_server(address: str) -> tuple[State, str]:
 def _schedules(address: str, text: str) -> tuple[State, str]:
     """Detect a dead scheduler: such a server looks healthy, but has no scheduled runs."""
     with httpx.Client(base_url=address, headers=_prefect_key(), timeout=_ANSWER) as client:
+        client.headers.update(_csrf_token(client))
         deployments = client.post("/deployments/filter", json={}).raise_for_status().json()
         scheduled = [
             one["id"]
@@ -171,6 +172,15 @@ def _prefect_key() -> dict[str, str]:
     if password := os.environ.get("PREFECT_API_AUTH_STRING"):
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {}
+
+
+def _csrf_token(client: httpx.Client) -> dict[str, str]:
+    """The headers without which a server with CSRF protection refuses every POST."""
+    name = f"cotpipe-{uuid.uuid4()}"
+    answer = client.get("/csrf-token", params={"client": name})
+    if not answer.is_success:
+        return {}  # no protection
+    return {"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]}
 
 
 def _own_code(recipe: Recipe) -> tuple[State, str]:

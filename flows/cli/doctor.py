@@ -3,6 +3,7 @@
 from cotpipe.errors import RunError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.settings import Settings
+from flows.background import log_in
 from flows.cli.options import RecipeOption, SetOption, StoreOption
 from flows.cli.terminal import Terminal
 
@@ -17,6 +18,7 @@ def doctor(
     """Check versions, store, Prefect server, problems, models and memory; say how to fix each."""
     from cotpipe.runs.doctor import examine
 
+    log_in()
     console = Terminal()
     failed = 0
     for finding in examine(load_recipe(recipe, set_ or []), Settings()):

@@ -16,6 +16,7 @@ from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.plan import name_artifacts, plan_run
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import open_store
+from flows.background import log_in
 from flows.cli.options import (
     DebugOption,
     DryRunOption,
@@ -98,6 +99,7 @@ def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepR
     try:
         if not os.environ.get("PREFECT_API_URL"):
             server = TemporaryServer()
+        log_in()
         # Importing Prefect takes seconds, and reads the server's address.
         from flows.curriculum import curriculum
 

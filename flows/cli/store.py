@@ -1,6 +1,7 @@
 """The commands that inspect and maintain a store."""
 
 import sys
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,10 @@ from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from flows.cli.options import RunArgument, StoreOption
 from flows.cli.terminal import Terminal
+from flows.waiting import told_while_waiting
 
 _SHOWN_ROWS = 100
+_SECONDS_OF_LINES = (30.0, 30.0)  # to the first line of progress, and between lines, in a log
 
 
 def runs(store: StoreOption = None) -> None:
@@ -62,7 +65,7 @@ def sql(
 ) -> None:
     """Query the tables of the store with DuckDB; --tables lists them."""
     from cotpipe.runs.catalog import query as ask
-    from cotpipe.runs.catalog import views
+    from cotpipe.runs.catalog import sql_errors, views
     from flows.cli.results import show_rows, show_views
 
     if tables == (query is not None):
@@ -79,14 +82,21 @@ def sql(
             "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
         )
     relation = ask(open_store(Settings()), query)
-    if parquet:
-        _write_parquet(relation)
-    elif csv or json:
-        copy = "copy (select * from result) to '/dev/stdout' (format {})"
-        relation.query("result", copy.format("csv" if csv else "json"))
-    else:
-        head = relation.limit(_SHOWN_ROWS + 1).fetchall()
-        show_rows(relation.columns, head[:_SHOWN_ROWS], Terminal(), more=len(head) > _SHOWN_ROWS)
+    with sql_errors():
+        if parquet:
+            _write_parquet(relation)
+        elif csv or json:
+            copy = "copy (select * from result) to '/dev/stdout' (format {})"
+            relation.query("result", copy.format("csv" if csv else "json"))
+        else:
+            rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
+            show_rows(relation.columns, rows[:_SHOWN_ROWS], Terminal(), len(rows) > _SHOWN_ROWS)
+
+
+def _checked(progress: Progress) -> str:
+    (task,) = progress.tasks
+    total = "" if task.total is None else f" of {task.total / 1e9:.1f}"
+    return f"checking: {task.completed / 1e9:.1f}{total} GB, for {task.elapsed or 0:.0f} s so far"
 
 
 def verify(store: StoreOption = None) -> None:
@@ -94,8 +104,13 @@ def verify(store: StoreOption = None) -> None:
     from cotpipe.runs.upkeep import verify as check
 
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
+    console = Terminal(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, ExitStack() as stack:
         bar = progress.add_task("checking", total=None)
+        if not console.is_terminal:  # there the bar does not show
+            stack.enter_context(
+                told_while_waiting(*_SECONDS_OF_LINES, lambda _: _checked(progress))
+            )
         found = check(
             open_store(Settings()),
             lambda done, total: progress.update(bar, completed=done, total=total),
