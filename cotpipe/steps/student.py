@@ -19,10 +19,16 @@ logger = logging.getLogger(__name__)
 
 _WHEEL = "wheel:"
 _STORE = "store:"
+_LOADED = (
+    "*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model",
+    "*.tiktoken", "vocab.txt", "merges.txt",
+)  # fmt: skip
+"""What transformers and vLLM read in a model's folder: weights, configurations, tokenizers, chat
+templates, adapters. Files for people (README.md) and other frameworks' weights are not read."""
 
 
 def student_identity(model: str) -> dict[str, Any]:
-    """The checksums of a local student's weights; empty if its name identifies the content.
+    """The checksums of a local student's files; empty if its name identifies the content.
 
     Raises `UserError` if a directory holds no model, or a package is not installed.
     """
@@ -31,7 +37,7 @@ def student_identity(model: str) -> dict[str, Any]:
     if model.startswith(_WHEEL):
         return {"weights": input_sha256(_gguf_of(model))}
     found = folder_identity(model, "student.model")
-    return {} if isinstance(found, str) else {"weights": found}
+    return {} if isinstance(found, str) else {"files": found}
 
 
 def stored_checkpoint(model: str) -> Reference | None:
@@ -51,24 +57,22 @@ def stored_checkpoint(model: str) -> Reference | None:
         ) from error
 
 
-def folder_identity(model: str, key: str) -> list[str] | str:
-    """The checksums of a model's or adapter's weights and configuration; a hub id as is.
+def folder_identity(model: str, key: str) -> dict[str, str] | str:
+    """The checksums of everything that is loaded from a model's or adapter's folder, by file name.
 
-    Raises `UserError`, with the recipe's `key`, if it is neither a model directory nor a hub id.
+    A hub id is returned as is. Raises `UserError`, with the recipe's `key`, if it is neither a model
+    directory nor a hub id.
     """
     folder = Path(model)
     if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
         return model
-    weights, configuration = (
-        sorted(folder.glob("*.safetensors")),
-        sorted(folder.glob("*config.json")),
-    )
-    if not weights or not configuration:
+    if not any(folder.glob("*.safetensors")) or not any(folder.glob("*config.json")):
         raise UserError(
             f"{key}: {model!r} is neither a hub id (owner/name) nor a directory with config.json and "
             "*.safetensors"
         )
-    return [input_sha256(path) for path in sorted([*weights, *configuration])]
+    loaded = sorted(path for pattern in _LOADED for path in folder.glob(pattern))
+    return {path.relative_to(folder).as_posix(): input_sha256(path) for path in loaded}
 
 
 def read_config(student: Student) -> Any:
@@ -129,7 +133,10 @@ def fetch_student(work: Work) -> dict[str, int]:
 
 def _gguf_of(model: str) -> Path:
     package = model.removeprefix(_WHEEL)
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # of names with dots, or of no module
+        found = None
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
         raise UserError(

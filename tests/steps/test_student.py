@@ -10,7 +10,9 @@ from cotpipe.errors import UserError
 from cotpipe.rationale.prompts import question_prompt
 from cotpipe.rationale.turns import prompt_tokens, target_tokens
 from cotpipe.recipe.files import load_recipe
-from cotpipe.steps.student import fetch_student
+from cotpipe.steps.rationales import teacher_identity
+from cotpipe.steps.step import reference_of
+from cotpipe.steps.student import STEP, fetch_student
 from tests.helpers.tokenizers import SHAPES, Shape, save_model
 
 TARGET = "Step 1: 3 + 4 = 7\nAnswer: 7"
@@ -66,3 +68,28 @@ def test_a_student_without_template_and_end_token_is_refused(tmp_path):
     model = save_model(Shape(None, ("<unk>",), None, ""), tmp_path)
     with pytest.raises(UserError, match="could not learn where to stop"):
         fetched(model, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "tokenizer.json", "generation_config.json", "model.safetensors"]
+)
+def test_whatever_is_loaded_of_a_local_model_makes_it_another_one(name, tmp_path):
+    model = save_model(SHAPES["SmolLM2"], tmp_path)
+    recipe = load_recipe(
+        "demo",
+        [f"student.model={model}", "teacher.engine=transformers", f"teacher.model={model}"],
+    )
+    student, teacher = reference_of(STEP, recipe, {}), teacher_identity(recipe)
+    (model / "README.md").write_text("For people")
+    assert (reference_of(STEP, recipe, {}), teacher_identity(recipe)) == (student, teacher)
+    with (model / name).open("ab") as file:
+        file.write(b" ")
+    assert reference_of(STEP, recipe, {}) != student
+    assert teacher_identity(recipe) != teacher
+
+
+@pytest.mark.parametrize("package", [".x", "a.b", "json", "no_such_package"])
+def test_a_wheel_that_is_no_package_is_one_line(package):
+    recipe = load_recipe("demo", [f"student.model=wheel:{package}"])
+    with pytest.raises(UserError, match=f"the Python package '{package}' is not installed or has"):
+        reference_of(STEP, recipe, {})
