@@ -59,6 +59,7 @@ def _write_examples(work: Work, stage: Stage, mined: str) -> dict[str, int]:
     """Write `examples.parquet`; raises `RunError` if it would contain a held-out problem."""
     if stage.examples.problems == "failures":
         failed = read_table(work.input(mined, "failures.parquet"), Failure)["problem_id"]
+        failed = failed.combine_chunks()  # without a row there is no chunk, which `isin` refuses
         lessons = _read_taught(work, pc.field("problem_id").isin(failed))
         _require_mining_split(lessons)
     else:
