@@ -63,6 +63,14 @@ def keep_within(
     return kept
 
 
+def whole_steps(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    """The rows without an incomplete last optimizer step.
+
+    Several processes would fill it up with rows from the beginning, and one would not.
+    """
+    return list(rows[: len(rows) // batch_size * batch_size])
+
+
 def sort_within_batches(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
     """Sort each batch by length to reduce padding; rows stay in their batch."""
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -92,7 +92,7 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora_config(trainer.lora),
-        callbacks=[ReportProgress(), SaveTrainingState(job.training_state_seconds)],
+        callbacks=[ReportProgress(job.stage), SaveTrainingState(job.training_state_seconds)],
     )
     grpo.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     save_student(grpo, tokenizer, job.output)
