@@ -49,17 +49,16 @@ def target_tokens(
     if not whole.startswith(asked):  # some templates write more before an answer than in a history
         whole = asked + whole[whole.rindex(target) :]
     tokens, start = _encode(tokenizer, whole), _encode(tokenizer, asked)
-    shared = 0
-    while shared < len(start) and tokens[shared] == start[shared]:
-        shared += 1
-    end = len(tokens) - 1
-    while end >= shared and tokens[end] != tokenizer.eos_token_id:
-        end -= 1
-    if end < shared:
+    if tokens[: len(start)] != start:  # engines continue from the prompt's own tokens
+        tokens = start + _encode(tokenizer, whole[len(asked) :])
+    learnt = tokens[len(start) :]
+    while learnt and learnt[-1] != tokenizer.eos_token_id:
+        learnt.pop()
+    if not learnt:
         raise ValueError(
             f"the chat template does not end an answer with the end token {tokenizer.eos_token!r}"
         )
-    return tokens[: end + 1], [0] * shared + [1] * (end + 1 - shared)
+    return start + learnt, [0] * len(start) + [1] * len(learnt)
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], **options: bool) -> str:

@@ -89,8 +89,10 @@ def tokenizer_of(shape: Shape) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    symbols = [*shape.tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    raw = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    # Two line feeds are one token at the end of a prompt, and two before a word, as in GPT-2.
+    symbols = [*shape.tokens, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ")]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     raw.add_special_tokens(list(shape.tokens))
