@@ -95,4 +95,6 @@ class Settings(BaseSettings):
         None,
         description="Prefect global concurrency limit whose slots are the GPUs; default: no limit",
     )
-    num_processes: PositiveInt = Field(1, description="Training processes, one per GPU")
+    num_processes: PositiveInt = Field(
+        1, description="Training processes, one per GPU; they share the rows of an optimizer step"
+    )

@@ -20,6 +20,7 @@ from cotpipe.recipe.model import Recipe, Student
 from cotpipe.recipe.stages import Stage
 from cotpipe.settings import Settings
 from cotpipe.training.memory import Need, needs_of, shape_of
+from cotpipe.training.processes import accumulation_steps
 
 State = Literal["ok", "warn", "fail"]
 _SECONDS = 10.0
@@ -250,6 +251,8 @@ def _memory_of(recipe: Recipe, stage: Stage, settings: Settings) -> Callable[[],
         student = recipe.student
         if stored_checkpoint(student.model):
             student = Student(model=str(_stored_folder(student, settings)))
+        rows = stage.trainer.rows_per_step
+        accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
         shape = shape_of(read_config(student))
         needs = needs_of(stage.trainer, shape, keeps_attention=training_attention() == "eager")
         return judge_memory(stage.name, needs, *_memory())

@@ -59,8 +59,8 @@ def _write_examples(work: Work, stage: Stage, mined: str) -> dict[str, int]:
     """Write `examples.parquet`; raises `RunError` if it would contain a held-out problem."""
     if stage.examples.problems == "failures":
         failed = read_table(work.input(mined, "failures.parquet"), Failure)["problem_id"]
-        # Without failures the column has no chunk, and `isin` would take its type for null.
-        lessons = _read_taught(work, pc.field("problem_id").isin(failed.combine_chunks()))
+        failed = failed.combine_chunks()  # without a row there is no chunk, which `isin` refuses
+        lessons = _read_taught(work, pc.field("problem_id").isin(failed))
         _require_mining_split(lessons)
     else:
         lessons = _read_taught(work, pc.field("split") == stage.examples.problems)

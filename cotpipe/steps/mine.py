@@ -32,7 +32,7 @@ def step(kind: str, checkpoint: str) -> Step:
 
     return Step(
         kind=kind,
-        version=1,
+        version=2,
         inputs=(checkpoint, "lessons"),
         fields=fields,
         run=partial(mine_failures, checkpoint=checkpoint, with_history=kind == FAILURES),

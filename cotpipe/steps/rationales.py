@@ -189,4 +189,4 @@ def _gpus(recipe: Recipe, settings: Settings) -> int:
     return settings.tensor_parallel if asked_here else 0
 
 
-STEP = Step("rationales", 1, ("problems",), _fields, collect_rationales, gpus=_gpus)
+STEP = Step("rationales", 2, ("problems",), _fields, collect_rationales, gpus=_gpus)

@@ -137,6 +137,23 @@ def test_lessons_without_a_rationale_are_not_taught(tmp_path):
     assert [row.problem_id for row in read_rows(tmp_path / "examples.parquet", Example)] == ["id2"]
 
 
+def test_without_persistent_failures_there_are_no_examples(tmp_path):
+    from cotpipe.data.rows import Example, Failure, read_rows, write_rows
+
+    class Work:
+        recipe, output = load_recipe("demo"), tmp_path
+
+        @staticmethod
+        def input(kind, name):
+            return tmp_path / name
+
+    write_rows(tmp_path / "lessons.parquet", Lesson, [lesson(1)])
+    write_rows(tmp_path / "failures.parquet", Failure, [])
+    work: Any = Work()
+    assert step.step(Recipe().stages[2], "failures").run(work) == {"kept": 0}
+    assert list(read_rows(tmp_path / "examples.parquet", Example)) == []
+
+
 def test_mined_failures_that_are_held_out_are_refused(tmp_path):
     from cotpipe.data.rows import Failure, Lesson, write_rows
 
@@ -159,19 +176,3 @@ def test_mined_failures_that_are_held_out_are_refused(tmp_path):
     work: Any = Work()
     with pytest.raises(RunError, match="mined failures are not in the mining split: p1"):
         step.step(Recipe().stages[2], "failures").run(work)
-
-
-def test_a_student_without_failures_has_no_examples(tmp_path):
-    from cotpipe.data.rows import Failure, write_rows
-
-    class Work:
-        recipe, output = Recipe(), tmp_path
-
-        @staticmethod
-        def input(kind, name):
-            return tmp_path / name
-
-    write_rows(tmp_path / "lessons.parquet", Lesson, LESSONS)
-    write_rows(tmp_path / "failures.parquet", Failure, [])
-    work: Any = Work()
-    assert step.step(Recipe().stages[2], "failures").run(work) == {"kept": 0}
