@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import Storage, file_sha256, file_sizes
+from cotpipe.store.storage import Storage, file_sha256, local_files
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Cache:
             self._locks[folder] = lock
         folder.mkdir(exist_ok=True)
         os.utime(folder)
-        self._make_room(num_bytes - sum(file_sizes(folder).values()))
+        self._make_room(num_bytes - _num_bytes(folder))
         return folder
 
     def fetch(self, record: Record, files: Sequence[StoredFile]) -> tuple[Path, list[str]]:
@@ -70,7 +70,7 @@ class Cache:
         return True
 
     def _make_room(self, num_bytes: int) -> None:
-        entries = {path: sum(file_sizes(path).values()) for path in self._oldest_first()}
+        entries = {path: _num_bytes(path) for path in self._oldest_first()}
         total = sum(entries.values()) + max(num_bytes, 0)
         for path, size in entries.items():
             if total <= self._max_bytes:
@@ -86,6 +86,10 @@ class Cache:
                 if path.is_dir():
                     used[path] = path.stat().st_mtime
         return sorted(used, key=used.__getitem__)
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(info.size for info in local_files(folder).values())
 
 
 def _remove_if_unused(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.settings import Settings
-from cotpipe.store.storage import Storage
+from cotpipe.store.storage import FileInfo, Storage
 
 _PART_BYTES = 16 * 2**20
 """Part size for large objects."""
@@ -75,12 +75,14 @@ class S3Storage(Storage):
                 self.filesystem.rm(paths)
 
     @override
-    def sizes(self, folder: str) -> dict[str, int]:
+    def files(self, folder: str) -> dict[str, FileInfo]:
         root = self._path(folder)
         with self._reporting_errors():
             found = self.filesystem.find(root, detail=True)
         return {
-            path.removeprefix(f"{root}/"): int(info["size"])
+            path.removeprefix(f"{root}/"): FileInfo(
+                int(info["size"]), info["LastModified"].timestamp()
+            )
             for path, info in found.items()
             if path != root
         }

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -44,6 +46,29 @@ def test_committed_is_found_whole(store):
     assert [(file.path, file.size) for file in found.files] == [("model/weights", 4)]
     assert weights(store) == "data"
     assert (store.path(found, "model") / "weights").read_text() == "data"
+
+
+def test_a_power_cut_after_a_commit_loses_no_file_of_it(store, monkeypatch):
+    """The record may be on the disk only after everything that it names."""
+    flushed, link, fsync = [], os.link, os.fsync
+
+    def linked(source, target):
+        flushed.append(Path(target).name)
+        link(source, target)
+
+    def synced(file):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "fsync", synced)
+    attempt = commit(store).attempt
+    order = [name.rsplit(".", 1)[0] if name.startswith(".record") else name for name in flushed]
+    recorded = order.index("record.json")
+    assert {"weights", "model", attempt, REFERENCE.fingerprint, "problems", ".record.json"} <= set(
+        order[:recorded]
+    )
+    assert REFERENCE.fingerprint in order[recorded:]
 
 
 def test_a_failed_draft_leaves_nothing(store):
