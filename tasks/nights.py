@@ -1,7 +1,6 @@
 """Tasks of a nightly run beyond the curriculum: ingesting files, and judging the candidate."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import State
@@ -18,20 +17,15 @@ from cotpipe.settings import Settings
 from cotpipe.steps.mine import FAILURES
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import Store, open_store
-from cotpipe.store.leases import Lease, try_lease, wait_for_life
+from cotpipe.store.leases import HeldLease, lease_unless_alive
 from cotpipe.store.records import Reference
 from tasks.progress import StepProgress
 from tasks.steps import verb
 
 
-@contextmanager
-def turn_of_the_night(store: Store, settings: Settings) -> Iterator[Lease | None]:
-    """Hold the lease of the model registry; yields None if another nightly run holds it."""
-    while True:
-        with try_lease(store.storage, REGISTRY, settings.lease_seconds) as lease:
-            if lease or wait_for_life(store.storage, REGISTRY):
-                yield lease
-                return
+def turn_of_the_night(store: Store, settings: Settings) -> AbstractContextManager[HeldLease | None]:
+    """Hold the lease of the model registry; None if another nightly run holds it and is alive."""
+    return lease_unless_alive(store.storage, REGISTRY, settings.lease_seconds)
 
 
 class Arrival(BaseModel):
