@@ -100,9 +100,7 @@ decide = verb(name="decide", task_run_name="decide")(_decide)
 
 
 def _evaluations(store: Store, reference: Reference) -> Any:
-    record = store.find(reference)
-    assert record, "made earlier in this flow"
-    return store.path(record, "evaluations.parquet")
+    return store.path(store.require(reference), "evaluations.parquet")
 
 
 def _describe(name: str, night: Night, registry: ModelRegistry, taken: list[Taken]) -> str:

@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from cotpipe.settings import Settings
 from cotpipe.steps.step import Step, Work, reference_of
 from cotpipe.store.artifacts import Draft, Store
 from cotpipe.store.leases import Contender, HeldLease, holder
+from cotpipe.store.lookup import READS_AT_ONCE
 from cotpipe.store.records import Record, Reference, package_versions
 from cotpipe.store.training_states import TrainingStates
 
@@ -118,6 +120,7 @@ class StepRunner:
         lease: HeldLease,
     ) -> Record:
         started = time.monotonic()
+        self.store.note_needs(reference, inputs.values())
         with self.store.draft(reference) as draft:
             work = Work(
                 recipe=recipe,
@@ -127,7 +130,7 @@ class StepRunner:
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
                 progress=_WhileHeld(self.progress, lease),
-                run_all=partial(self._run_all, recipe, refresh),
+                run_all=partial(self._run_all, recipe, refresh, reference, inputs),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
@@ -143,9 +146,16 @@ class StepRunner:
         self,
         recipe: Recipe,
         refresh: bool,
+        whole: Reference,
+        inputs: Mapping[str, Reference],
         steps: Sequence[Step],
         done: Callable[[int], None],
     ) -> list[Record]:
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            named = [reference_of(step, recipe, {}) for step in steps]
+            shards = list(pool.map(lambda one: self.store.wanted(one, refresh), named))
+        self.store.note_needs(whole, [*inputs.values(), *shards])
+
         def job(index: int) -> Outcome:
             outcome = self.run(steps[index], recipe, {}, refresh)
             done(index)

@@ -7,6 +7,8 @@ step's name and version, the recipe fields that it reads, and the fingerprints o
     stage2/0123.../4f0c51e2/model/...     the files of that attempt
     stage2/0123.../damaged-4f0c51e2.json  marks that attempt as damaged
     stage2/0123.../refreshed.json         the artifact that replaces this one (`--refresh`)
+    stage2/0123.../needs.json             what the build in progress reads
+    stage2/0123.../set-aside.json         `gc` found it unneeded; a later one removes it
     stage2/0123.../lease-1.json           the run that is building it (see `leases`)
     stage2/0123.../training-state/...     what a killed stage resumes from (see `training_states`)
 
@@ -31,7 +33,7 @@ Invariants:
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +41,16 @@ from pathlib import Path
 from cotpipe.errors import TransientError
 from cotpipe.settings import Settings
 from cotpipe.store.lookup import Artifacts
-from cotpipe.store.records import RECORD, REFRESHED, Record, Reference, describe_file, digest
+from cotpipe.store.records import (
+    NEEDS,
+    RECORD,
+    REFRESHED,
+    Record,
+    Reference,
+    describe_file,
+    digest,
+    reference_of_folder,
+)
 from cotpipe.store.s3 import S3Storage
 from cotpipe.store.storage import LocalStorage, Storage
 from cotpipe.store.training_states import TRAINING_STATE
@@ -126,6 +137,18 @@ class Store(Artifacts):
                 if now - newest >= LEFTOVERS_ARE_KEPT:
                     self.storage.remove(f"{reference}/{attempt}")
 
+    def note_needs(self, reference: Reference, needs: Iterable[Reference]) -> None:
+        """Name the artifacts that a build in progress reads, so that `gc` keeps them."""
+        listed = [str(need) for need in needs]
+        if listed:
+            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(listed).encode())
+
+    def needs(self, reference: Reference) -> set[Reference]:
+        """The artifacts that an interrupted build, or one in progress, reads."""
+        data = self.storage.read(f"{reference}/{NEEDS}")
+        found = map(reference_of_folder, json.loads(data)) if data else ()
+        return {need for need in found if need}
+
     def commit(self, draft: Draft, record: Record) -> Record:
         """Commit a draft, writing the record last; returns the record that won.
 
@@ -149,8 +172,10 @@ class Store(Artifacts):
         while not self.storage.create(name, content.encode()):
             if winner := self.check(complete.reference):
                 self.storage.remove(complete.folder)
-                return winner
+                complete = winner
+                break
             self._remove_damaged_record(complete.reference)
+        self.storage.remove_files([f"{complete.reference}/{NEEDS}"])
         return complete
 
     def _remove_damaged_record(self, reference: Reference) -> None:

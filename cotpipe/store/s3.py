@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,8 @@ from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.settings import Settings
 from cotpipe.store.storage import FileInfo, Storage
 
+CALLS_AT_ONCE = 32
+"""Small requests, such as reads of records, that are made side by side."""
 _PART_BYTES = 16 * 2**20
 """Part size for large objects."""
 _PARTS_AT_ONCE = 4
@@ -67,12 +69,15 @@ class S3Storage(Storage):
 
     @override
     def remove(self, name: str) -> None:
-        paths = [f"{self._path(name)}/{file}" for file in self.sizes(name)]
         with self._reporting_errors():
-            if self.filesystem.exists(self._path(name)):
-                paths.append(self._path(name))
-            if paths:
+            if paths := list(self.filesystem.find(self._path(name))):
                 self.filesystem.rm(paths)
+
+    @override
+    def remove_files(self, names: Sequence[str]) -> None:
+        with self._reporting_errors():
+            if names:
+                self.filesystem.rm([self._path(name) for name in names])
 
     @override
     def files(self, folder: str) -> dict[str, FileInfo]:
@@ -147,7 +152,8 @@ class S3Storage(Storage):
             ) from error
         except FileNotFoundError as error:
             raise RunError(
-                f"the store {self.address}: {_line(error)}; create the bucket, or set COTPIPE_STORE"
+                f"the store {self.address}: {_line(error)}; create the bucket or set COTPIPE_STORE; if "
+                "another run's gc has removed the file, run again to rebuild it"
             ) from error
         except (OSError, BotoCoreError, ClientError, TimeoutError) as error:
             raise TransientError(
@@ -170,6 +176,7 @@ def _connect(settings: Settings) -> Any:
             "connect_timeout": 5,
             "read_timeout": settings.s3_timeout,
             "retries": {"mode": "standard", "total_max_attempts": 6},
+            "max_pool_connections": CALLS_AT_ONCE,
         },
         use_listings_cache=False,  # other runs write concurrently
         skip_instance_cache=True,

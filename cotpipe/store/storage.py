@@ -1,19 +1,22 @@
 """Storage backends: the file operations that the store needs, and the local implementation."""
 
+import errno
 import hashlib
 import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from typing_extensions import override
 
 from cotpipe.errors import RunError, UserError
+
+Written = TypeVar("Written")
 
 CLOCK = ".clock"
 """Folder of the files that are written to read the storage's clock."""
@@ -54,6 +57,10 @@ class Storage(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file or a folder; does nothing if it does not exist."""
+
+    @abstractmethod
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Remove files by their exact names, and local folders that this leaves empty."""
 
     @abstractmethod
     def files(self, folder: str) -> dict[str, FileInfo]:
@@ -120,30 +127,39 @@ class LocalStorage(Storage):
 
     @override
     def create(self, name: str, data: bytes) -> bool:
-        target = self.root / name
-        with self._reporting_errors():
-            target.parent.mkdir(parents=True, exist_ok=True)
+        def link(target: Path) -> bool:
             with _written_beside(target, data) as written:
                 try:
                     os.link(written, target)  # unlike a rename, fails if the target exists
                 except FileExistsError:
                     return False
-            self._sync_folders(target.parent)
-        return True
+            return True
+
+        return self._write(name, link)
 
     @override
     def replace(self, name: str, data: bytes) -> None:
+        self._write(name, lambda target: write_atomically(target, data))
+
+    def _write(self, name: str, write: Callable[[Path], Written]) -> Written:
         target = self.root / name
         with self._reporting_errors():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, data)
-            self._sync_folders(target.parent.parent)
+            while True:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    result = write(target)
+                    self._sync_folders(target.parent)
+                except FileNotFoundError:
+                    if target.parent.exists():
+                        raise
+                    continue  # `remove_files` found the new folder empty
+                return result
 
     def _sync_folders(self, folder: Path) -> None:
         """Flush a folder's entries and those of its parents, some of which may be new."""
-        while folder.is_relative_to(self.root):
-            sync(folder)
-            folder = folder.parent
+        inner = folder.relative_to(self.root)
+        for depth in range(len(inner.parts), -1, -1):
+            sync(Path(self.root, *inner.parts[:depth]))
 
     @override
     def remove(self, name: str) -> None:
@@ -153,6 +169,22 @@ class LocalStorage(Storage):
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    @override
+    def remove_files(self, names: Sequence[str]) -> None:
+        with self._reporting_errors():
+            for name in names:
+                (self.root / name).unlink(missing_ok=True)
+            folders = {parent for name in names for parent in Path(name).parents[:-1]}
+            for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+                self._remove_if_empty(self.root / folder)
+
+    def _remove_if_empty(self, folder: Path) -> None:
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
 
     @override
     def files(self, folder: str) -> dict[str, FileInfo]:
