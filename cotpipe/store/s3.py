@@ -1,7 +1,7 @@
 """The S3 storage backend, through s3fs."""
 
-import errno
 import hashlib
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.settings import Settings
-from cotpipe.store.storage import FileInfo, Storage
+from cotpipe.store.storage import CLOCK, FileInfo, Storage
 
 CALLS_AT_ONCE = 32
 """Small requests, such as reads of records, that are made side by side."""
@@ -52,15 +52,37 @@ class S3Storage(Storage):
     def create(self, name: str, data: bytes) -> bool:
         if self.read(name) is not None:
             return False
+        self._create(name, data)
+        # Read back: a retry is refused if the lost first request did write, and on a server without
+        # conditional writes the last writer wins.
+        return self.read(name) == data
+
+    @override
+    def creates_once(self) -> bool:
+        name = f"{CLOCK}/{uuid.uuid4().hex}"
+        try:
+            self._create(name, b"1")
+            return not self._create(name, b"2")
+        finally:
+            self.remove(name)
+
+    def _create(self, name: str, data: bytes) -> bool:
+        """Write a file if there is none; False if the server says that there is one."""
         with self._reporting_errors():
             try:
                 self.filesystem.pipe_file(self._path(name), data, mode="create")
             except OSError as error:
-                if not _is_taken(error):
+                status = _status(error)
+                if status in (400, 501) and type(error) is OSError:
+                    raise RunError(
+                        f"the store {self.address}: the S3 server refuses conditional writes "
+                        f"(If-None-Match: {status} {_line(error)}), without which two runs would "
+                        "overwrite each other; use a server that knows them, see cotpipe doctor"
+                    ) from error
+                if not isinstance(error, FileExistsError) and status not in (409, 412):
                     raise
-        # Read back: a retry is refused if the lost first request did write, and on a server without
-        # conditional writes the last writer wins.
-        return self.read(name) == data
+                return False
+        return True
 
     @override
     def replace(self, name: str, data: bytes) -> None:
@@ -183,13 +205,11 @@ def _connect(settings: Settings) -> Any:
     )
 
 
-def _is_taken(error: OSError) -> bool:
-    """Whether a conditional write was refused: 412 (as s3fs reports it), or 409 if concurrent."""
-    return (
-        isinstance(error, FileExistsError)
-        or error.errno == errno.EINVAL
-        or "ConditionalRequestConflict" in str(error)
-    )
+def _status(error: OSError) -> int | None:
+    """The HTTP status of the answer that s3fs turned into this error."""
+    response = getattr(error.__cause__, "response", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return int(status) if status else None
 
 
 def _line(error: BaseException) -> str:

@@ -50,6 +50,13 @@ class Storage(ABC):
     def create(self, name: str, data: bytes) -> bool:
         """Create a file atomically and durably; returns False and changes nothing if it exists."""
 
+    def creates_once(self) -> bool:
+        """Whether of two creators at the same moment one is refused; False for some S3 servers.
+
+        Writes, so only for `cotpipe doctor`. Raises `RunError` if the server can be used in no way.
+        """
+        return True
+
     @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
         """Create or overwrite a file atomically and durably."""
