@@ -1,7 +1,6 @@
 """Tasks of a nightly run beyond the curriculum: ingesting files, and judging the candidate."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -21,20 +20,15 @@ from cotpipe.settings import Settings
 from cotpipe.steps.mine import FAILURES
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import Store, open_store
-from cotpipe.store.leases import Lease, try_lease, wait_for_life
+from cotpipe.store.leases import HeldLease, lease_unless_alive
 from cotpipe.store.records import Reference
 from tasks.progress import StepProgress
 from tasks.steps import verb
 
 
-@contextmanager
-def turn_of_the_night(store: Store, settings: Settings) -> Iterator[Lease | None]:
-    """Hold the lease of the model registry; yields None if another nightly run holds it."""
-    while True:
-        with try_lease(store.storage, REGISTRY, settings.lease_seconds) as lease:
-            if lease or wait_for_life(store.storage, REGISTRY):
-                yield lease
-                return
+def turn_of_the_night(store: Store, settings: Settings) -> AbstractContextManager[HeldLease | None]:
+    """Hold the lease of the model registry; None if another nightly run holds it and is alive."""
+    return lease_unless_alive(store.storage, REGISTRY, settings.lease_seconds)
 
 
 class Arrival(BaseModel):
@@ -114,9 +108,7 @@ def _against(what: str, verdict: Verdict) -> Verdict:
 
 
 def _evaluations(store: Store, reference: Reference) -> Any:
-    record = store.find(reference)
-    assert record, "made earlier in this flow"
-    return store.path(record, "evaluations.parquet")
+    return store.path(store.require(reference), "evaluations.parquet")
 
 
 def _describe(name: str, night: Night, registry: ModelRegistry, taken: list[Taken]) -> str:

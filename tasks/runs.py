@@ -27,7 +27,8 @@ def recorded_run(
     artifacts = name_artifacts(recipe, store, log.left(refresh))
     log.plan(artifacts[kind] for kind in kinds)
     try:
-        yield log
+        with log.heartbeat():
+            yield log
     except Exception as error:
         log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
         raise

@@ -95,6 +95,12 @@ def _store(settings: Settings) -> tuple[State, str]:
             )
     finally:
         storage.remove(name)
+    if not storage.creates_once():
+        return (
+            "warn",
+            f"{storage.address} is readable and writable, but its server ignores If-None-Match: of two "
+            "runs that make the same artifact at the same moment, both may work and one counts",
+        )
     return "ok", f"{storage.address} is readable and writable"
 
 

@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.steps.step import Step, Work, reference_of
 from cotpipe.store.artifacts import Draft, Store
-from cotpipe.store.leases import holder, try_lease
+from cotpipe.store.leases import Contender, HeldLease, holder
+from cotpipe.store.lookup import READS_AT_ONCE
 from cotpipe.store.records import Record, Reference, package_versions
 from cotpipe.store.training_states import TrainingStates
 
@@ -79,17 +81,16 @@ class StepRunner:
         """
         plain = reference_of(step, recipe, inputs)
         reference = self.store.wanted(plain, refresh)
+        contender = Contender(self.store.storage, str(reference), self.settings.lease_seconds)
         try:
             while True:
                 if record := self.store.check(reference):
                     outcome = Outcome(reference, reused=True, record=record)
                     break
-                with try_lease(
-                    self.store.storage, str(reference), self.settings.lease_seconds
-                ) as lease:
+                with contender.try_lease() as lease:
                     if lease and not self.store.check(reference):
                         with device():
-                            record = self._make(step, recipe, inputs, reference, refresh)
+                            record = self._make(step, recipe, inputs, reference, refresh, lease)
                         outcome = Outcome(reference, reused=False, record=record)
                         break
                 if not lease:
@@ -116,8 +117,10 @@ class StepRunner:
         inputs: Mapping[str, Reference],
         reference: Reference,
         refresh: bool,
+        lease: HeldLease,
     ) -> Record:
         started = time.monotonic()
+        self.store.note_needs(reference, inputs.values())
         with self.store.draft(reference) as draft:
             work = Work(
                 recipe=recipe,
@@ -126,11 +129,12 @@ class StepRunner:
                 inputs=inputs,
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
-                progress=self.progress,
-                run_all=partial(self._run_all, recipe, refresh),
+                progress=_WhileHeld(self.progress, lease),
+                run_all=partial(self._run_all, recipe, refresh, reference, inputs),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
+            lease.confirm()
             record = self.store.commit(
                 draft, _describe(step, work, draft, reference, counts, seconds)
             )
@@ -142,9 +146,16 @@ class StepRunner:
         self,
         recipe: Recipe,
         refresh: bool,
+        whole: Reference,
+        inputs: Mapping[str, Reference],
         steps: Sequence[Step],
         done: Callable[[int], None],
     ) -> list[Record]:
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            named = [reference_of(step, recipe, {}) for step in steps]
+            shards = list(pool.map(lambda one: self.store.wanted(one, refresh), named))
+        self.store.note_needs(whole, [*inputs.values(), *shards])
+
         def job(index: int) -> Outcome:
             outcome = self.run(steps[index], recipe, {}, refresh)
             done(index)
@@ -152,6 +163,24 @@ class StepRunner:
 
         outcomes = self.side_by_side([partial(job, index) for index in range(len(steps))])
         return [outcome.record for outcome in outcomes]
+
+
+@dataclass(frozen=True)
+class _WhileHeld:
+    """The `Progress` of a step, which ends it (`TransientError`) once its lease is lost."""
+
+    progress: Progress
+    lease: HeldLease
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
+        self.lease.require()
+        self.progress(done, total, figures)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
+
+    def log(self, line: str) -> None:
+        self.progress.log(line)
 
 
 def _describe(

@@ -16,7 +16,7 @@ from cotpipe.runs.promotion import (
 )
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
-from cotpipe.store.leases import holder, try_lease
+from cotpipe.store.leases import holder, lease_unless_alive
 from flows.cli.options import StoreOption
 from flows.cli.terminal import Terminal
 
@@ -41,7 +41,7 @@ def promote(
     if not run and not undo:
         _show(read_registry(opened.storage), opened)
         return
-    with try_lease(opened.storage, REGISTRY, settings.lease_seconds) as lease:
+    with lease_unless_alive(opened.storage, REGISTRY, settings.lease_seconds) as lease:
         if lease is None:
             night = holder(opened.storage, REGISTRY) or "a nightly run"
             raise UserError(f"{night} holds the model registry; wait for it, or cancel its run")

@@ -130,29 +130,41 @@ def gc(
         int, typer.Option(min=0, help="Number of newest runs whose artifacts to keep.")
     ],
     store: StoreOption = None,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Hours for which garbage is kept before it is removed.")
+    ] = 24.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+        bool, typer.Option("--dry-run", help="Only list what would be done.")
     ] = False,
 ) -> None:
-    """Remove artifacts that no kept run needs, damaged ones, and leftovers of interrupted runs.
+    """Set aside artifacts that no kept run needs; a later gc removes them.
 
-    Unfinished runs of the last week and artifacts in progress are always kept.
+    Damaged artifacts and leftovers of interrupted runs go at once if they are older than the grace
+    period. Kept are: live runs, unfinished runs of the last week, and artifacts in progress. What is
+    set aside stays usable, and whatever a run uses is taken back.
     """
-    from cotpipe.runs.upkeep import collect_garbage, find_garbage
+    from cotpipe.runs.garbage import collect_garbage, find_garbage
 
     opened = open_store(Settings())
-    garbage, forgotten = find_garbage(opened, keep_runs)
-    for item in garbage:
+    look, garbage = find_garbage(opened, keep_runs, grace_hours * 3600)
+    removed = garbage if dry_run else collect_garbage(opened, look, garbage)
+    lines = [("removed", item) for item in removed if item.ready]
+    lines += [("set aside", item) for item in garbage if not item.ready]
+    for what, item in lines:
         size = f"{item.num_bytes / 1e6:.1f} MB"
-        sys.stdout.write(visible(f"{item.name}  {size}  {item.why}") + "\n")
-    for run in forgotten:
-        sys.stdout.write(f"runs/{run.run_id}.json  an old run\n")
-    if not dry_run:
-        collect_garbage(opened, garbage, forgotten)
-    total = sum(item.num_bytes for item in garbage) / 1e6
-    sys.stdout.write(
-        f"{total:.1f} MB {'would be' if dry_run else 'are'} freed; {len(forgotten)} run records deleted\n"
+        sys.stdout.write(visible(f"{what}: {item.name}  {size}  {item.why}") + "\n")
+    for name in look.taken_back():
+        sys.stdout.write(visible(f"taken back: {name}") + "\n")
+    freed, waiting = (
+        sum(item.num_bytes for said, item in lines if said == what) / 1e6
+        for what in ("removed", "set aside")
     )
+    sys.stdout.write(f"{freed:.1f} MB {'would be' if dry_run else 'are'} freed\n")
+    if waiting:
+        sys.stdout.write(
+            f"{waiting:.1f} MB set aside: a gc {grace_hours:g} hours from now, or later, removes what "
+            "no run has used until then; a larger --keep-runs takes it back\n"
+        )
 
 
 def _write_parquet(relation: Any) -> None:

@@ -18,7 +18,7 @@ from cotpipe.runs.log import read_runs
 from cotpipe.runs.promotion import REGISTRY, Promotion, read_registry
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
-from cotpipe.store.leases import try_lease
+from cotpipe.store.leases import Contender
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import LocalStorage
 from flows.nightly import nightly
@@ -162,7 +162,7 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
 
 def on_sunday(store: Path, recipe: Recipe) -> None:
     """Nothing new, and another night holds the turn."""
-    with try_lease(LocalStorage(store), REGISTRY, seconds=3):
+    with Contender(LocalStorage(store), REGISTRY, seconds=3).try_lease():
         name, why = night(recipe)
         assert (name, "another nightly run is in progress" in why) == ("Skipped", True)
     assert night(recipe)[0] == "Skipped"
