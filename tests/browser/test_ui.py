@@ -1,12 +1,9 @@
 """What people do in Prefect's UI: fill in the form, start a run, look at its results, retry one that failed."""
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.flow_runs import TINY
 from tests.helpers.servers import ScriptedModel
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def open_form(page: Page, address: str, deployment: str) -> None:
@@ -32,8 +29,8 @@ def submit(page: Page) -> str:
     return response.value.json()["id"]
 
 
-def wait_for_state(page: Page, stack, run_id: str, state: str, seconds: float = 240) -> None:
-    stack.wait(run_id, state.upper(), seconds=seconds)
+def wait_for_state(page: Page, stack, run_id: str, state: str) -> None:
+    stack.wait(run_id, state.upper())
     page.goto(f"{stack.address}/runs/flow-run/{run_id}")
     expect(page.locator(".state-badge").first).to_have_text(state)
 

@@ -16,7 +16,6 @@ from cotpipe.steps.curriculum import steps_of
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import open_store
 
-pytestmark = pytest.mark.timeout(900)
 REQUESTS = [
     Request(f"p{number}", question_prompt(f"What is {number} + {number + 1}?"))
     for number in range(12)

@@ -251,13 +251,6 @@ def test_a_reward_that_is_none(content, message):
         ("problems.py", "yield Problem(", "yield Problem(1 or ", "problems", "problem_id is 1;"),
         ("answers.py", "found[-1] if found else None", "7", "rationales", "returned int, not str"),
         ("answers.py", 'form="yes or no"', "form=5", "problems", "returned int, not str"),
-        (
-            "answers.py",
-            "predicted == gold",
-            "'maybe'",
-            "rationales",
-            "returned str, not bool",
-        ),
         ("engines.py", "for _ in requests", "for _ in sampling", "rationales", "raised TypeError"),
         (
             "engines.py",
@@ -296,6 +289,13 @@ def test_a_broken_extension_ends_its_step_with_one_line(file, old, new, kind, me
         run_until(kind, recipe, tmp_path)
     assert file in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_verdict_that_is_no_verdict_is_one_line(tmp_path):
+    text = FILES["answers.py"].replace("found[-1] if found else None", "'yes'")
+    Path("answers.py").write_text(text.replace("predicted == gold", "'maybe'"))
+    with pytest.raises(UserError, match="answers.py:.* returned str, not bool"):
+        run_until("rationales", recipe_with(tmp_path, "answers.py", problems=SOURCE), tmp_path)
 
 
 def test_an_iterator_of_problems_that_raises_is_one_line(tmp_path):
@@ -367,7 +367,6 @@ def test_an_unknown_name_lists_what_there_is(name):
 
 
 def test_the_schema_of_the_form_offers_none_of_the_users_code():
-
     text = str(Recipe.model_json_schema())
     schema = Recipe.model_json_schema()
     kinds = schema["$defs"]["Problems"]["properties"]["source"]["anyOf"]

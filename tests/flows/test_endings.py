@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def under_way(tmp_path, tiny_student):
         command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     ) as process:  # fmt: skip
-        for _ in polls(200):
+        for _ in polls():
             if (tmp_path / "store" / "lessons").exists() or process.poll() is not None:
                 break
         yield process
@@ -43,7 +43,7 @@ def servers_of(process: subprocess.Popen) -> list[psutil.Process]:
 def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, tmp_path):
     servers = servers_of(under_way)
     os.killpg(under_way.pid, signal.SIGINT)  # as a terminal does
-    _, errors = under_way.communicate(timeout=120)
+    _, errors = under_way.communicate(timeout=PATIENCE)
     assert under_way.returncode == 1, errors
     last = errors.strip().splitlines()[-1]
     assert last.startswith("cotpipe: interrupted; finished steps are kept"), errors
@@ -59,7 +59,7 @@ def test_ctrl_c_does_not_wait_for_answers_that_are_being_generated(under_way, tm
     while "evaluation-base" not in (line := under_way.stderr.readline()) or " of " not in line:
         assert line, "the run has ended"
     os.killpg(under_way.pid, signal.SIGINT)
-    _, errors = under_way.communicate(timeout=60)  # of several minutes
+    _, errors = under_way.communicate(timeout=PATIENCE)  # of several minutes
     assert under_way.returncode == 1, errors
     assert errors.splitlines()[-1].startswith("cotpipe: interrupted; finished steps are kept")
     with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
@@ -70,7 +70,7 @@ def test_a_run_that_is_killed_takes_its_server_with_it(under_way):
     servers = servers_of(under_way)
     under_way.kill()
     assert len(servers) == 1
-    assert not psutil.wait_procs(servers, timeout=60)[1]
+    assert not psutil.wait_procs(servers, timeout=PATIENCE)[1]
 
 
 def test_a_server_that_cannot_start_is_one_line(tmp_path):

@@ -40,7 +40,7 @@ def test_a_killed_training_is_tried_again_and_goes_on(prefect, recipe, tmp_path,
     killed = []
 
     def kill() -> None:
-        for _ in polls(120):
+        for _ in polls():
             if list(tmp_path.glob("stage1/*/training-state/*.json")) and (
                 found := trainings(tmp_path)
             ):
@@ -55,7 +55,7 @@ def test_a_killed_training_is_tried_again_and_goes_on(prefect, recipe, tmp_path,
     assert len(killed) == 1
     steps = state.result()["stage1"].counts["optimizer_steps"]
     assert steps == 2 * recipe.stage("stage1").examples.num_epochs
-    for _ in polls(60):
+    for _ in polls():
         runs = {run.name: run.run_count for run in task_runs_of(state.state_details.flow_run_id)}
         if runs.get("stage1") == 2:
             break

@@ -12,7 +12,7 @@ import httpx
 import psutil
 
 from tests.helpers.flow_runs import TINY
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
 from tests.helpers.servers import free_port
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -43,7 +43,7 @@ class Stack:
             text=True,
             env=self.environment | environment,
             cwd=self.folder,
-            timeout=240,
+            timeout=PATIENCE,
         )
 
     def up(self) -> str:
@@ -72,7 +72,7 @@ class Stack:
 
     def ask(self, path: str, body: dict) -> Any:
         """The answer to a POST; SQLite may be locked for a moment (503)."""
-        for _ in polls(30):
+        for _ in polls():
             answer = self.client.post(path, json=body)
             if answer.status_code != 503:
                 break
@@ -85,17 +85,17 @@ class Stack:
         body = {"state": {"type": kind, "name": name}, "force": False}
         self.ask(f"/flow_runs/{run_id}/set_state", body)
 
-    def wait(self, run_id: str, *states: str, seconds: float = 240) -> dict:
+    def wait(self, run_id: str, *states: str) -> dict:
         """Wait until a run is in one of the states (default: any final one); returns the run."""
         wanted = states or FINAL
-        for _ in polls(seconds):
+        for _ in polls():
             with contextlib.suppress(
                 httpx.TransportError
             ):  # the server may be away for a test's sake
                 run = self.run(run_id)
                 if run["state"]["type"] in wanted:
                     return run
-        raise AssertionError(f"{run['state']} after {seconds} s, not {wanted}\n{self.logs(run_id)}")
+        raise AssertionError(f"{run['state']} is not {wanted}\n{self.logs(run_id)}")
 
     def tasks(self, run_id: str) -> dict[str, str]:
         """The last state of every task, by its name."""
@@ -105,7 +105,7 @@ class Stack:
 
     def wait_for_tasks(self, run_id: str, expected: dict[str, str]) -> None:
         """The server writes the states of tasks a little later."""
-        for _ in polls(20):
+        for _ in polls():
             if expected.items() <= self.tasks(run_id).items():
                 return
         assert expected.items() <= self.tasks(run_id).items()
@@ -125,7 +125,7 @@ class Stack:
         for each in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
-        psutil.wait_procs([process], timeout=10)
+        psutil.wait_procs([process], timeout=PATIENCE)
 
     def training(self) -> list[psutil.Process]:
         """The training processes of this stack's runs."""
@@ -143,7 +143,7 @@ class Stack:
 
     def wait_for_training_state(self, kind: str) -> None:
         """Until a stage in training has saved where it stands."""
-        for _ in polls(120):
+        for _ in polls():
             if list(self.store.glob(f"{kind}/*/training-state/*.json")):
                 return
-        raise AssertionError("no training state within 120 s")
+        raise AssertionError("no training state was saved")

@@ -13,6 +13,7 @@ import yaml
 from typer.main import get_command
 
 from flows.cli.main import app
+from tests.helpers.polling import PATIENCE
 from tests.helpers.repository import ROOT
 
 BIN = Path(sys.executable).parent
@@ -22,7 +23,7 @@ SERVICES = COMPOSE["services"]
 
 
 def check(*command: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

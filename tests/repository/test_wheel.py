@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cotpipe.recipe.files import shipped_recipes
+from tests.helpers.polling import PATIENCE
 from tests.helpers.repository import ROOT
 
 PACKAGES = ("cotpipe", "tasks", "flows", "deployments")
@@ -29,7 +30,7 @@ def run(*command: str | Path, **environment: str) -> str:
     """Run a command that is told nothing of where the repository lies; returns its output."""
     environment = os.environ | {"PYTHONPATH": ""} | environment
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd="/", env=environment, timeout=280
+        command, capture_output=True, text=True, cwd="/", env=environment, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
