@@ -98,8 +98,7 @@ def run_steps(
     steps = steps_of(recipe)
     kinds = needed_for(until, steps)
     recipe.load_own_code()
-    with recorded_run(store, recipe, kinds, refresh) as log:
-        again = log.left(refresh)
+    with recorded_run(store, recipe, kinds, refresh) as (log, again):
         for kind in kinds:
             started = time.monotonic()
             task = TASKS[steps[kind].verb].with_options(timeout_seconds=hours * 3600)

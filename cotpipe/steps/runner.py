@@ -64,6 +64,7 @@ class StepRunner:
         inputs: Mapping[str, Reference],
         refresh: bool = False,
         device: Callable[[], AbstractContextManager[object]] = nullcontext,
+        shard_of: Reference | None = None,
     ) -> Outcome:
         """Reuse the step's artifact or make it; waits while another run is making it.
 
@@ -76,9 +77,11 @@ class StepRunner:
             inputs: The artifacts that the step reads, by kind.
             refresh: Make a new artifact even if one is committed.
             device: Held while the artifact is made, but not while it is reused or waited for.
+            shard_of: The artifact that is being refreshed, if the step is one of its shards.
         """
         plain = reference_of(step, recipe, inputs)
-        reference = self.store.wanted(plain, refresh)
+        store = self.store
+        reference = store.within(plain, shard_of) if shard_of else store.wanted(plain, refresh)
         try:
             while True:
                 if record := self.store.check(reference):
@@ -127,7 +130,7 @@ class StepRunner:
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
                 progress=self.progress,
-                run_all=partial(self._run_all, recipe, refresh),
+                run_all=partial(self._run_all, recipe, reference if refresh else None),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
@@ -141,12 +144,12 @@ class StepRunner:
     def _run_all(
         self,
         recipe: Recipe,
-        refresh: bool,
+        refreshed: Reference | None,
         steps: Sequence[Step],
         done: Callable[[int], None],
     ) -> list[Record]:
         def job(index: int) -> Outcome:
-            outcome = self.run(steps[index], recipe, {}, refresh)
+            outcome = self.run(steps[index], recipe, {}, shard_of=refreshed)
             done(index)
             return outcome
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 
 import pytest
 from aiohttp import web
@@ -36,12 +37,12 @@ class Pipeline:
         self.settings = Settings(store=str(folder / "store"), servers=(model.address,), **settings)
         self.store = open_store(self.settings)
 
-    def run(self):
+    def run(self, refresh=()):
         runner, found = StepRunner(self.store, self.settings, Silent()), {}
         for kind in ("problems", "rationales"):
             step = steps_of(self.recipe)[kind]
             inputs = {name: found[name].reference for name in step.inputs}
-            found[kind] = runner.run(step, self.recipe, inputs)
+            found[kind] = runner.run(step, self.recipe, inputs, kind in refresh)
         return found["rationales"]
 
     def rows(self, outcome, name, row_type):
@@ -174,6 +175,35 @@ def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
     assert outcome.record.counts["kept"] == 12
 
 
+def test_a_refresh_that_fails_is_gone_on_with_and_pays_for_no_shard_twice(problems, tmp_path):
+    broken = {"on": False}
+    shards = shards_of([problem.problem_id for problem in problems.values()], 3)
+    unlucky = list(problems)[shards[2][0]]
+
+    def answer(messages, body):
+        if broken["on"] and messages[-1]["content"] == unlucky:
+            return web.Response(status=400)
+        return solution(problems[messages[-1]["content"]])
+
+    with ScriptedModel(answer) as model:
+        pipeline = Pipeline(tmp_path, model, shard_size=3, shards_at_once=1)
+        first = pipeline.run()
+        broken["on"] = True
+        for _ in range(2):
+            with pytest.raises(UserError, match="rejects the request"):
+                pipeline.run(refresh=["rationales"])
+        assert pipeline.run().reference == first.reference  # the old one counts until then
+        broken["on"] = False
+        refreshed = pipeline.run(refresh=["rationales"])
+        others = set(problems) - {list(problems)[position] for position in shards[2]}
+        asked = Counter(body["messages"][-1]["content"] for body in model.bodies)
+        assert {asked[question] for question in others} == {2}  # at first, and in the refresh
+        assert pipeline.run().reference == refreshed.reference != first.reference
+        before = len(model.bodies)
+        pipeline.run(refresh=["rationales"])
+        assert len(model.bodies) - before == len(problems)  # another refresh is another one
+
+
 def test_taking_a_problem_out_asks_again_for_one_shard_of_forty(tmp_path):
     rows = [{"question": f"How many is {number}?", "answer": "7"} for number in range(205)]
     path = tmp_path / "problems.jsonl"
@@ -189,7 +219,7 @@ def test_taking_a_problem_out_asks_again_for_one_shard_of_forty(tmp_path):
         before = shards_with(model, rows)
         assert len(before) == 40
         asked = len(model.bodies)
-        after = shards_with(model, rows[:50] + rows[51:])
+        after = shards_with(model, rows[:100] + rows[101:])
         assert len(before & after) == 39
         assert len(model.bodies) - asked <= 8
 
