@@ -8,13 +8,14 @@ from pydantic import Field, PositiveInt
 
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.nights import INBOX, new_files, night_recipe
-from cotpipe.runs.promotion import REGISTRY, read_registry
+from cotpipe.runs.promotion import REGISTRY, read_registry, recorded_night
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import holder
 from flows.curriculum import chosen_recipe, run_name, run_steps
 from tasks.nights import Arrival, decide, take_in_file, turn_of_the_night
+from tasks.runs import run_suffix
 from tasks.steps import prepare
 
 _FORM = Recipe()
@@ -60,6 +61,9 @@ def _night(
     store: Store, recipe: Recipe, history: int, accuracy_margin: float, token_margin: float
 ) -> "State[Any]":
     registry = read_registry(store.storage)
+    if night := recorded_night(registry, run_suffix()):  # it is retried after it was written down
+        name = "Promoted" if night.promoted else "Kept"
+        return Completed(name=name, message=night.why, data=night)
     files = new_files(store.storage, registry)
     if not files:
         return Completed(name="Skipped", message=f"nothing new in {store.storage.location(INBOX)}")

@@ -11,6 +11,11 @@ from cotpipe.steps.plan import left_to_refresh, name_artifacts
 from cotpipe.store.artifacts import Store
 
 
+def run_suffix() -> str:
+    """The end of the run's id: that of the flow run in Prefect, which stays when it is retried."""
+    return str(flow_run.get_id())[:8]
+
+
 @contextmanager
 def recorded_run(
     store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]
@@ -25,7 +30,7 @@ def recorded_run(
         kinds: The steps that will run.
         refresh: Steps to run again even if the store has their artifacts.
     """
-    log = RunLog(store.storage, recipe, suffix=str(flow_run.get_id())[:8])
+    log = RunLog(store.storage, recipe, suffix=run_suffix())
     left = left_to_refresh(recipe, store, log.left(refresh), log.begun)
     artifacts = name_artifacts(recipe, store, left)
     log.plan(artifacts[kind] for kind in kinds)

@@ -243,6 +243,11 @@ def read_range(path: Path, row_type: type[Row], start: int, stop: int) -> list[R
     return [row_type(**row) for row in table.slice(start - before, stop - start).to_pylist()]
 
 
+def read_table(path: Path, row_type: type) -> pa.Table:
+    """Read the rows of a file as an Arrow table, in file order."""
+    return pq.read_table(path, columns=schema_of(row_type).names)
+
+
 def schema_of(row_type: type) -> pa.Schema:
     """The Arrow schema of a row type, derived from its annotations."""
     hints = get_type_hints(row_type)

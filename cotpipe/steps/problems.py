@@ -19,7 +19,7 @@ def collect_problems(work: Work) -> dict[str, int]:
     )
     allowed = 1.0 if section.source.checked else section.max_rejected_share
     refuse_too_many(found, allowed, "problems.max_rejected_share")
-    return found.counts
+    return found.counts | dict(found.reasons.most_common())
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
@@ -27,4 +27,4 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return fields | {"problems.source": recipe.problems.source.content()}
 
 
-STEP = Step("problems", 2, (), _fields, collect_problems)
+STEP = Step("problems", 3, (), _fields, collect_problems)
