@@ -102,8 +102,7 @@ def run_steps(
     require_steps(refresh, steps)
     kinds = needed_for(until, steps)
     recipe.load_own_code()
-    with recorded_run(store, recipe, kinds, refresh) as log:
-        again = log.left(refresh)
+    with recorded_run(store, recipe, kinds, refresh) as (log, again):
         for kind in kinds:
             started = time.monotonic()
             result = run_step(kind, recipe, artifacts, kind in again)

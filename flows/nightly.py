@@ -12,7 +12,7 @@ from cotpipe.report.gate import Margins, too_few
 from cotpipe.runs.anchor import Anchor, anchor_of
 from cotpipe.runs.held_out import count_held_out
 from cotpipe.runs.nights import INBOX, new_files, night_recipe
-from cotpipe.runs.promotion import REGISTRY, read_registry
+from cotpipe.runs.promotion import REGISTRY, read_registry, recorded_night
 from cotpipe.section import NumRepeats
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepResult
@@ -21,6 +21,7 @@ from cotpipe.store.leases import holder
 from cotpipe.store.records import Reference
 from flows.curriculum import chosen_recipe, run_name, run_step, run_steps
 from tasks.nights import Arrival, decide, take_in_file, turn_of_the_night
+from tasks.runs import run_suffix
 from tasks.steps import prepare
 
 _FORM = Recipe()
@@ -71,6 +72,9 @@ def _night(
     store: Store, recipe: Recipe, history: int, margins: Margins, named: str | None
 ) -> "State[Any]":
     registry = read_registry(store.storage)
+    if night := recorded_night(registry, run_suffix()):  # it is retried after it was written down
+        name = "Promoted" if night.promoted else "Kept"
+        return Completed(name=name, message=night.why, data=night)
     files = new_files(store.storage, registry)
     if not files:
         return Completed(name="Skipped", message=f"nothing new in {store.storage.location(INBOX)}")

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict
 
+from cotpipe.data.problems.stored import CORRECTED
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.gate import Margins, Verdict, all_of, judge
@@ -90,9 +91,11 @@ def _decide(
         why=verdict.why,
     )
     registry = write_night(store.storage, night, taken)
+    problems = store.record(artifacts["problems"])
+    corrected = problems.counts.get(CORRECTED, 0) if problems else 0
     name = "Promoted" if verdict.promote else "Kept"
     create_markdown_artifact(
-        _describe(name, night, registry, taken),
+        _describe(name, night, registry, taken, corrected),
         key="night",
         description="Outcome of the nightly run",
     )
@@ -111,13 +114,16 @@ def _evaluations(store: Store, reference: Reference) -> Any:
     return store.path(store.require(reference), "evaluations.parquet")
 
 
-def _describe(name: str, night: Night, registry: ModelRegistry, taken: list[Taken]) -> str:
+def _describe(
+    name: str, night: Night, registry: ModelRegistry, taken: list[Taken], corrected: int
+) -> str:
     promoted = registry.promoted
     return "\n".join(
         [
             f"**{name}**: candidate `{night.candidate}`: {escape(night.why)}",
             "",
             f"New files: {', '.join(escape(file.name) for file in taken) or 'none'}",
+            *([f"\nCorrected by newer rows: {corrected} answers"] if corrected else []),
             "",
             f"Currently promoted: `{promoted.checkpoint if promoted else 'nothing: the recipe’s student is used'}`",
             "",

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cotpipe.data.rows import Split
@@ -35,7 +35,7 @@ def split_at(position: float, shares: dict[Split, float]) -> Split:
 
 
 def near_duplicates(
-    questions: Sequence[tuple[str, str]], held_out: Iterable[str], similarity: float
+    questions: Iterable[tuple[str, str]], held_out: Iterable[str], similarity: float
 ) -> dict[str, str]:
     """Find near-duplicates of held-out questions; maps their ids to the nearest held-out question.
 

@@ -12,10 +12,12 @@ from typing import Any
 from cotpipe.engines.base import (
     Generated,
     Model,
+    PromptTooLongError,
     Request,
     Sampling,
     as_generated,
     engines,
+    refused,
     tokens_of,
 )
 from cotpipe.errors import UserError
@@ -91,14 +93,17 @@ class TransformersEngine:
     ) -> list[list[Generated]]:
         import torch
 
-        prompts = [self._tokens(request, sampling) for request in requests]
-        waiting = [
-            _Answer(index, prompt)
-            for index, prompt in enumerate(prompts)
-            for _ in range(sampling.num_samples)
-        ]
+        waiting: list[_Answer] = []
+        samples: list[list[Generated]] = []
+        for index, request in enumerate(requests):
+            try:
+                prompt = self._tokens(request, sampling)
+            except PromptTooLongError as error:
+                samples.append(refused(error, sampling))
+                continue
+            samples.append([])
+            waiting += [_Answer(index, prompt) for _ in range(sampling.num_samples)]
         total = len(waiting)
-        samples: list[list[Generated]] = [[] for _ in requests]
         torch.manual_seed(
             named_seed(sampling.seed, *(request.problem_id for request in requests)) % 2**63
         )

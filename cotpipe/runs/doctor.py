@@ -227,7 +227,7 @@ def _stored_folder(student: Student, settings: Settings) -> Path:
 def _teacher(recipe: Recipe, settings: Settings) -> tuple[State, str]:
     from cotpipe.engines.base import Model, engines
     from cotpipe.engines.choice import choose_engine
-    from cotpipe.steps.rationales import teacher_identity
+    from cotpipe.steps.teacher import teacher_identity
 
     teacher = recipe.teacher
     if teacher.engine == "reference":

@@ -108,6 +108,8 @@ class RunLog:
         self._storage = storage
         self._writing = threading.Lock()
         earlier = _find_by_suffix(storage, suffix)
+        self.begun = earlier.references if earlier else {}
+        """The artifacts that the run had planned or made before it was tried again, by kind."""
         self.run = Run(
             run_id=earlier.run_id if earlier else f"{now:%Y%m%d-%H%M%S}-{suffix}",
             recipe=recipe.model_dump(mode="json"),
@@ -120,7 +122,7 @@ class RunLog:
         )
 
     def left(self, refresh: Iterable[str]) -> set[str]:
-        """The steps to refresh that the run has not done yet; a retry does not repeat them."""
+        """The steps to refresh that the run has not done yet, as far as its record tells."""
         return set(refresh) - self.run.steps.keys()
 
     def plan(self, artifacts: Iterable[Reference]) -> None:

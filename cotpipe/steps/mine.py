@@ -46,14 +46,15 @@ def mine_failures(work: Work, checkpoint: str, with_history: bool) -> dict[str, 
 
     A failure is persistent if the problem also failed in every earlier mining artifact that the
     recipe lists (`with_history`) and that includes it. Only the mining split is used, so held-out
-    problems never become training problems.
+    problems never become training problems. A problem that is too long to be asked is no failure.
     """
     section = work.recipe.mining
     mined = list(read_lessons(work.input("lessons", "lessons.parquet"), "mining"))
     lessons = mined[: section.max_problems]
     seed = named_seed(work.recipe.seed, "mining")
     sampling = Sampling(section.num_samples, section.temperature, section.max_new_tokens, seed)
-    answered = ask(work, checkpoint, lessons, sampling)
+    asked = ask(work, checkpoint, lessons, sampling)
+    answered = [row for row in asked.answered if row.problem_id not in asked.too_long]
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
     earlier = [
@@ -64,7 +65,8 @@ def mine_failures(work: Work, checkpoint: str, with_history: bool) -> dict[str, 
     rows = _persistent(completions, earlier, section.max_pass_rate)
     failures = [Failure(row[0], num_steps[row[0]], *row[1:]) for row in rows if num_steps[row[0]]]
     write_rows(work.output / "failures.parquet", Failure, failures)
-    return {"problems": len(lessons), "persistent_failures": len(failures)}
+    counts = {"problems": len(lessons), "persistent_failures": len(failures)}
+    return counts | ({"prompts_too_long": len(asked.too_long)} if asked.too_long else {})
 
 
 def _persistent(

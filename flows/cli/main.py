@@ -9,6 +9,7 @@ import typer
 from cotpipe.errors import RunError, UserError
 from cotpipe.report.plain import visible
 from flows.cli.doctor import doctor
+from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
 from flows.cli.promote import promote
 from flows.cli.run import rerun, run
@@ -19,7 +20,7 @@ from flows.cli.up import down, up
 _COMMANDS = {
     "Run": (run, rerun, doctor),
     "Inspect results": (runs, show, diff, sql, score),
-    "Maintain a store": (promote, verify, gc),
+    "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
 }
 _ENVIRONMENT = {

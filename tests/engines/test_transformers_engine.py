@@ -78,9 +78,16 @@ def test_leaving_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
     ) == texts(whole)
 
 
-def test_a_question_longer_than_the_context_is_named(tiny_student):
-    long = [Request("id9", question_prompt("x" * 1000))]
-    with pytest.raises(UserError, match=r"problem id9: prompt \(\d+ tokens\).*context of 1024"):
-        TransformersEngine(Model(str(tiny_student)), 4).generate(
-            long, Sampling(1, 0.0, 64, 0), Silent()
-        )
+def test_a_question_longer_than_the_context_costs_the_others_nothing(tiny_student):
+    long = Request("id9", question_prompt("x" * 1000))
+    engine, sampling = TransformersEngine(Model(str(tiny_student)), 4), Sampling(2, 0.0, 64, 0)
+    first, refused, last = engine.generate([REQUESTS[0], long, REQUESTS[1]], sampling, Silent())
+    assert texts([first, last]) == texts(engine.generate(REQUESTS[:2], sampling, Silent()))
+    assert all("plus max_new_tokens (64) exceed" in one.refused for one in refused)
+    assert len(refused) == 2
+
+
+def test_no_room_for_any_prompt_is_told_with_the_way_out(tiny_student):
+    engine = TransformersEngine(Model(str(tiny_student)), 4)
+    with pytest.raises(UserError, match=r"max_new_tokens \(1024\) leaves no room.*lower it"):
+        engine.generate(REQUESTS[:1], Sampling(1, 0.0, 1024, 0), Silent())

@@ -15,7 +15,15 @@ import pytest
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import read_runs
-from cotpipe.runs.promotion import REGISTRY, Promotion, read_registry
+from cotpipe.runs.promotion import (
+    REGISTRY,
+    ModelRegistry,
+    Night,
+    Promotion,
+    read_registry,
+    write_night,
+    write_registry,
+)
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from cotpipe.store.leases import Contender
@@ -141,7 +149,9 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
     storage = LocalStorage(store)
     for path in (store / "inbox").glob("wednesday*"):
         path.unlink()
-    forget_batch(storage, "wednesday.jsonl")
+    done = cotpipe("inbox", "--take-out", "wednesday.jsonl", "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    assert "taken out" in done.stdout
     (store / "inbox" / "saturday.jsonl").write_text(problems(300, 60, 7))
     kill_in_training(store, recipe)
     before = {path.name for path in store.glob("stage1/*/training-state/*.json")}
@@ -175,16 +185,6 @@ def accuracy(store: Path, kind: str) -> float:
         store.glob(f"{kind}/*/*/evaluations.parquet"), key=lambda path: path.stat().st_mtime
     )
     return duckdb.sql(f"select avg(correct::int) from '{newest}'").fetchall()[0][0]
-
-
-def forget_batch(storage: LocalStorage, name: str) -> None:
-    """What an operator does with a file that turns out to be wrong: out of the inbox, and out of what was taken."""
-    registry = read_registry(storage)
-    kept = [file for file in registry.taken if file.name != name]
-    storage.replace(
-        f"{REGISTRY}/promoted.json",
-        registry.model_copy(update={"taken": kept}).model_dump_json().encode(),
-    )
 
 
 def kill_in_training(store: Path, recipe: Recipe) -> None:
@@ -224,6 +224,42 @@ def promoted_by_hand(store: Path, first) -> None:
     assert gc.returncode == 0, gc.stderr
     assert open_store(Settings(store=str(store))).find(last.checkpoint)
     assert (store / "inbox" / "tuesday.jsonl").exists()
+
+
+def test_a_night_that_is_retried_after_it_was_written_down_keeps_what_was_written(
+    store, recipe, monkeypatch
+):
+    storage, candidate = LocalStorage(store), Reference(kind="stage3", fingerprint="1" * 32)
+    for run_id, promoted in (
+        ("20260101-020000-0123abcd", True),
+        ("20260102-020000-4567abcd", False),
+    ):
+        written = Night(
+            run_id=run_id, mining=None, candidate=candidate, promoted=promoted, why="so it was"
+        )
+        registry = write_night(storage, written, [])
+    (store / "inbox" / "late.jsonl").write_text(problems(100, 60, 7))
+    for suffix, name in (("0123abcd", "Promoted"), ("4567abcd", "Kept")):
+        monkeypatch.setattr("flows.nightly.run_suffix", lambda suffix=suffix: suffix)
+        assert night(recipe) == (name, "so it was")
+    assert read_registry(storage) == registry  # the late file is left for the next night
+    assert not list(store.glob("stage1/*"))
+
+
+def test_a_broken_registry_ends_the_night_and_is_restored_by_a_command(store, recipe):
+    storage, candidate = LocalStorage(store), Reference(kind="stage3", fingerprint="1" * 32)
+    before = ModelRegistry().with_promotion(candidate, "by-hand", "")
+    write_registry(storage, before)
+    write_registry(storage, before.with_promotion(candidate, "again", ""))
+    (store / REGISTRY / "promoted.json").write_text("")
+    (store / "inbox" / "new.jsonl").write_text(problems(100, 60, 7))
+    name, why = night(recipe)
+    assert name == "Failed"
+    assert "cotpipe promote --restore" in why
+    assert not list(store.glob("stage1/*"))
+    done = cotpipe("promote", "--restore", "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    assert read_registry(storage) == before
 
 
 def test_what_is_promoted_can_be_started_from(tmp_path):

@@ -9,6 +9,7 @@ from cotpipe.runs.promotion import (
     Night,
     Taken,
     read_registry,
+    restore_registry,
     undo_promotion,
     write_night,
     write_registry,
@@ -43,7 +44,7 @@ def test_a_night_is_written_down_once(tmp_path):
     mining = Reference(kind="failures", fingerprint="3" * 32)
     night = Night(run_id="run-1", mining=mining, candidate=FIRST, promoted=True, why="better")
     taken = Taken(
-        name="new.jsonl", size=9, problems=Reference(kind="problems", fingerprint="4" * 32)
+        name="new.jsonl", sha256="5" * 64, problems=Reference(kind="problems", fingerprint="4" * 32)
     )
     once = write_night(storage, night, [taken])
     assert write_night(storage, night, [taken]) == once == read_registry(storage)
@@ -52,8 +53,41 @@ def test_a_night_is_written_down_once(tmp_path):
     assert write_night(storage, kept, []).promotions == once.promotions
 
 
-def test_a_broken_file_is_one_line(tmp_path):
+def test_the_second_result_of_a_night_that_was_written_down_is_not_dropped_in_silence(tmp_path):
     storage = LocalStorage(tmp_path)
-    storage.replace(f"{REGISTRY}/promoted.json", b'{"promotions": [{}]}')
-    with pytest.raises(RunError, match=r"models/promoted\.json cannot be read"):
+    night = Night(run_id="run-1", mining=None, candidate=FIRST, promoted=True, why="better")
+    once = write_night(storage, night, [])
+    other = night.model_copy(update={"candidate": SECOND})
+    with pytest.raises(RunError, match=f"with the candidate {FIRST}, which counts; {SECOND} and"):
+        write_night(storage, other, [])
+    assert read_registry(storage) == once
+
+
+@pytest.mark.parametrize("content", [b"", b'{"promotions": [{}]}', b'{"promo', None])
+def test_a_broken_registry_never_reads_as_nothing_promoted_and_can_be_brought_back(
+    tmp_path, content
+):
+    storage = LocalStorage(tmp_path)
+    before = ModelRegistry().with_promotion(FIRST, "run-1", "better")
+    write_registry(storage, before)
+    with pytest.raises(UserError, match="is valid, so there is nothing to restore"):
+        restore_registry(storage)
+    write_registry(storage, before.with_promotion(SECOND, "run-2", "better"))
+    if content is None:
+        storage.remove(f"{REGISTRY}/promoted.json")
+    else:
+        storage.replace(f"{REGISTRY}/promoted.json", content)
+    night = Night(run_id="run-3", mining=None, candidate=SECOND, promoted=True, why="")
+    for use in (read_registry, lambda storage: write_night(storage, night, []), undo_promotion):
+        with pytest.raises(RunError, match=r"promoted\.json .*cotpipe promote --restore"):
+            use(storage)
+    assert restore_registry(storage) == before == read_registry(storage)
+
+
+def test_without_a_copy_a_broken_registry_is_told_with_the_way_out(tmp_path):
+    storage = LocalStorage(tmp_path)
+    storage.replace(f"{REGISTRY}/promoted.json", b"")
+    with pytest.raises(RunError, match="is empty, so it is not known what is promoted"):
         read_registry(storage)
+    with pytest.raises(UserError, match="no valid copy of the registry; restore .* from a backup"):
+        restore_registry(storage)

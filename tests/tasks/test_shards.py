@@ -23,6 +23,8 @@ RECIPE = load_recipe(
     "demo", ["problems.source.num_problems=10", "teacher.engine=openai", "teacher.model=scripted", "teacher.max_rejected_share=1"]
 )  # fmt: skip
 
+NUM_SHARDS = 6  # of ten problems, by the hashes of their ids, with at most three in a shard
+
 
 @flow
 def teach(recipe: Recipe) -> UUID:
@@ -43,7 +45,7 @@ def shards_of(flow_run_id: UUID) -> list[tuple[str, str | None]]:
 
 def wait_for_shards(flow_run_id: UUID, state: str) -> None:
     """The server writes the states of tasks a little later."""
-    expected = [(f"shard-{number}", state) for number in range(4)]
+    expected = [(f"shard-{number}", state) for number in range(NUM_SHARDS)]
     for _ in polls():
         if shards_of(flow_run_id) == expected:
             return

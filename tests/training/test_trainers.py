@@ -13,7 +13,7 @@ from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
-from tests.helpers.lessons import TABLE
+from tests.helpers.lessons import TABLE, Table
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
@@ -28,7 +28,7 @@ def job_of(folder: Path, student: Path, task: str, trainer: dict, **section) -> 
     stage = Stage.model_validate(
         {"name": name, "examples": {"task": task} | section, "trainer": trainer}
     )
-    lessons = TABLE if trainer["kind"] == "sft" else TABLE[:8]
+    lessons = TABLE if trainer["kind"] == "sft" else Table(TABLE[:8])
     write_rows(folder / "examples.parquet", Example, examples(lessons, stage, 1))
     return Job(
         stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
