@@ -65,7 +65,8 @@ def _takes_system_message(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the template writes a system message, rather than raising or leaving it out."""
     instruction = "Solve step by step."
     try:
-        text = tokenizer.apply_chat_template(question_prompt("1 + 1?", instruction), tokenize=False)
+        prompt = question_prompt("1 + 1?", instruction)
+        text = tokenizer.apply_chat_template(prompt, tokenize=False)  # type: ignore[arg-type]
     except TemplateError:
         return False
     return instruction in str(text)

@@ -62,5 +62,6 @@ def test_code_of_the_users_own_is_not_taken_from_a_form(tmp_path, monkeypatch):
         UserError, match="masks.py:last_steps: code of your own is not accepted in a"
     ):
         chosen_recipe(recipe, None, store)
+    monkeypatch.setenv("COTPIPE_RECIPES", str(tmp_path))
     from_file = chosen_recipe(Recipe(), str(tmp_path / "recipe.yaml"), store)
     assert list(from_file.own_code()) == ["masks.py:last_steps"]

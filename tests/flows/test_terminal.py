@@ -58,7 +58,7 @@ def test_any_text_is_printed_as_it_is(text):
 
 def test_a_query_shows_what_is_in_the_cells():
     out = StringIO()
-    rows = [["[/]"], ["\x1b[31m"], [None]]
+    rows: list[list[object]] = [["[/]"], ["\x1b[31m"], [None]]
     show_rows(["[b]answer[/b]"], rows, Terminal(file=out, width=200), more=False)
     for part in ("[b]answer[/b]", "[/]", "\\x1b[31m"):
         assert part in out.getvalue()

@@ -10,7 +10,7 @@ from tests.helpers.polling import polls
 
 
 def wait_for_lines(log: io.StringIO, number: int) -> list[str]:
-    for _ in polls(30):
+    for _ in polls():
         if log.getvalue().count("\n") >= number:
             break
     return log.getvalue().splitlines()

@@ -10,9 +10,9 @@ from cotpipe.errors import UserError
 from cotpipe.rationale.prompts import question_prompt
 from cotpipe.rationale.turns import prompt_tokens, target_tokens
 from cotpipe.recipe.files import load_recipe
-from cotpipe.steps.rationales import teacher_identity
 from cotpipe.steps.step import reference_of
 from cotpipe.steps.student import STEP, fetch_student
+from cotpipe.steps.teacher import teacher_identity
 from tests.helpers.tokenizers import SHAPES, Shape, save_model
 
 TARGET = "Step 1: 3 + 4 = 7\nAnswer: 7"

@@ -15,7 +15,7 @@ from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from cotpipe.training.processes import accumulation_steps, exit_statuses
-from tests.helpers.lessons import TABLE
+from tests.helpers.lessons import TABLE, Table
 
 SFT = {"kind": "sft", "batch_size": 8, "micro_batch": 2, "max_length": 400, "learning_rate": 0.01}
 GRPO = {
@@ -29,7 +29,9 @@ def job_of(folder, student, trainer, **options) -> Job:
     )
     stage = Stage.model_validate({"name": name, "examples": {"task": task}, "trainer": trainer})
     folder.mkdir(exist_ok=True)
-    lessons = TABLE if trainer["kind"] == "sft" else TABLE[:5]  # the fifth fills no optimizer step
+    lessons = (
+        TABLE if trainer["kind"] == "sft" else Table(TABLE[:5])
+    )  # the fifth fills no optimizer step
     write_rows(folder / "examples.parquet", Example, examples(lessons, stage, 1))
     return Job(
         stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
