@@ -87,9 +87,10 @@ def _night(
     every = [own.reference, *(file.problems for file in (*registry.taken, *taken))]
     batches = list(dict.fromkeys(every))
     anchor = anchor_of(registry, named, store)
-    if few := too_few(count_held_out(store, batches, recipe), margins.accuracy):
-        get_run_logger().warning("This night will promote nothing: %s", few)
     tonight = night_recipe(recipe, batches, registry, history)
+    joined = run_step("problems", tonight, {}, name="join batches").reference
+    if few := too_few(count_held_out(store, joined, tonight), margins.accuracy):
+        get_run_logger().warning("This night will promote nothing: %s", few)
     run_id, results = run_steps(store, tonight)
     artifacts = {kind: result.reference for kind, result in results.items()}
     start = "the promoted checkpoint" if registry.promoted else "the student"

@@ -1,27 +1,23 @@
-"""How many held-out problems batches of problems have, before any step of a run."""
+"""How many held-out problems a run will ask, before any training."""
 
-from collections.abc import Iterable
+import pyarrow.parquet as pq
 
 from cotpipe.data.problems.stored import PROBLEMS
-from cotpipe.data.rows import Problem, read_table
 from cotpipe.data.splits import position_of, split_at
 from cotpipe.recipe.model import Recipe
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
 
 
-def count_held_out(store: Store, batches: Iterable[Reference], recipe: Recipe) -> int:
-    """The number of different problems that an evaluation of the recipe would ask."""
+def count_held_out(store: Store, problems: Reference, recipe: Recipe) -> int:
+    """The number of problems that an evaluation of the recipe will ask, of these `problems`."""
     shares = recipe.problems.splits.by_name()
-    found: set[str] = set()
-    for batch in batches:
-        record = store.find(batch)
-        assert record, "made earlier in this run, or kept by the registry"
-        table = read_table(store.path(record, PROBLEMS), Problem)
-        names, splits = table["problem_id"].to_pylist(), table["split"].to_pylist()
-        found |= {
-            name
-            for name, split in zip(names, splits, strict=True)
-            if (split or split_at(position_of(name), shares)) == recipe.evaluation.split
-        }
-    return min(len(found), recipe.evaluation.max_problems or len(found))
+    record = store.find(problems)
+    assert record, "made earlier in this run"
+    table = pq.read_table(store.path(record, PROBLEMS), columns=["problem_id", "split"])
+    names, splits = table["problem_id"].to_pylist(), table["split"].to_pylist()
+    count = sum(
+        (split or split_at(position_of(name), shares)) == recipe.evaluation.split
+        for name, split in zip(names, splits, strict=True)
+    )
+    return min(count, recipe.evaluation.max_problems or count)

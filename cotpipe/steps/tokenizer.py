@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from cotpipe.errors import UserError
 from cotpipe.rationale.prompts import question_prompt
 from cotpipe.rationale.turns import turn_end
@@ -31,6 +29,8 @@ def prepare_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
 
     Raises `UserError`, with the student's `name`, if the template ends a turn with no token.
     """
+    from jinja2 import TemplateError
+
     before = tokenizer.eos_token
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _plain_template(tokenizer)
@@ -63,6 +63,8 @@ def _plain_template(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def _takes_system_message(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the template writes a system message, rather than raising or leaving it out."""
+    from jinja2 import TemplateError
+
     instruction = "Solve step by step."
     try:
         prompt = question_prompt("1 + 1?", instruction)

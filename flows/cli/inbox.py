@@ -3,8 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cotpipe.errors import UserError
@@ -13,6 +11,7 @@ from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
 from flows.cli.options import StoreOption
 from flows.cli.promote import held_registry
+from flows.cli.terminal import Terminal
 
 
 def inbox(
@@ -41,14 +40,14 @@ def inbox(
 
 
 def _show(store: Store) -> None:
-    files, console = list_inbox(store), Console()
+    files, console = list_inbox(store), Terminal()
     if not files:
         console.print("nothing was taken in, and nothing new is in the inbox")
         return
     table = Table("file", "", "problems", "artifact")
     for file in files:
         table.add_row(
-            escape(file.name),
+            file.name,
             file.state,
             "" if file.num_problems is None else str(file.num_problems),
             str(file.problems) if file.problems else "",

@@ -12,7 +12,6 @@ from typing import Annotated
 import httpx
 import psutil
 import typer
-from rich.console import Console
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.runs.doctor import check_server
@@ -28,6 +27,7 @@ from flows.background import (
     remembered,
 )
 from flows.cli.options import StoreOption
+from flows.cli.terminal import Terminal
 from flows.temporary_server import announce_slow_start
 
 GPU_LIMIT = "gpu"
@@ -68,7 +68,7 @@ def up(
     The server is for this machine only, behind a password that the first start makes and shows.
     If PREFECT_API_URL is set, that server is used and only the worker is started here.
     """
-    console = Console()
+    console = Terminal()
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         address = f"http://127.0.0.1:{port}/api"
@@ -97,7 +97,7 @@ def up(
 
 def down() -> None:
     """Stop the worker and the server that `cotpipe up` started; interrupted runs can be retried."""
-    console = Console()
+    console = Terminal()
     for name in ("worker", "server"):
         found = remembered(name)
         running = found.find() if found else None
@@ -107,7 +107,7 @@ def down() -> None:
         console.print(f"{name}: {'stopped' if running else 'was not running'}")
 
 
-def _tell(address: str, console: Console) -> None:
+def _tell(address: str, console: Terminal) -> None:
     lines = [
         f"Prefect: {address.removesuffix('/api')}",
         f"store:   {os.environ['COTPIPE_STORE']}",
@@ -118,7 +118,7 @@ def _tell(address: str, console: Console) -> None:
         kept = f"export PREFECT_API_AUTH_STRING=$(cat {password_file()})"
         lines.append(f"For Prefect's own commands: {kept}")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _runs_for(name: str, address: str) -> bool:
@@ -134,7 +134,7 @@ def _runs_for(name: str, address: str) -> bool:
     return True
 
 
-def _serve(port: int, address: str, console: Console) -> None:
+def _serve(port: int, address: str, console: Terminal) -> None:
     """Start the local server if it does not run; this process and its children log in to it."""
     os.environ["PREFECT_API_URL"] = address  # read when Prefect is imported
     running = _runs_for("server", address)
@@ -146,7 +146,7 @@ def _serve(port: int, address: str, console: Console) -> None:
     _wait_for(address)
 
 
-def _password(console: Console) -> str:
+def _password(console: Terminal) -> str:
     """User and password: of the environment, else the kept ones, else new ones, which are shown."""
     for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
         if os.environ.get(name):
@@ -157,8 +157,8 @@ def _password(console: Console) -> str:
         console.print(
             f"password: {kept.get_secret_value()}\n"
             f"          for the login page of the UI; shown this once, kept in {password_file()}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            soft_wrap=True,
+        )
     return kept.get_secret_value()
 
 

@@ -40,4 +40,4 @@ def test_as_many_are_announced_as_the_lessons_hold_out(tmp_path, most):
         found[kind] = outcome.reference
     held_out = outcome.record.counts[f"{recipe.evaluation.split} problems"]
     assert held_out > 5
-    assert count_held_out(runner.store, batches, recipe) == (most or held_out)
+    assert count_held_out(runner.store, found["problems"], recipe) == (most or held_out)
