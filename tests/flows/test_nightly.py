@@ -88,7 +88,18 @@ def night(recipe: Recipe, **changes: Any) -> tuple[str, str]:
     return str(state.name), str(state.message)
 
 
-def test_a_week_of_nights(store, recipe, caplog):
+def test_a_night_with_too_few_held_out_problems_says_so_before_it_trains(store, recipe, caplog):
+    gone = Reference(kind="stage3", fingerprint="0" * 32)  # so this night ends before it trains
+    write_registry(LocalStorage(store), ModelRegistry().with_promotion(gone, "r", ""))
+    (store / "inbox" / "monday.jsonl").write_text(problems(100, 60, 7))
+    logging.getLogger("prefect.flow_runs").addHandler(caplog.handler)
+    name, why = night(recipe, accuracy_margin=0.02)
+    assert (name, "is not in the store" in why) == ("Failed", True)
+    assert "This night will promote nothing" in caplog.text
+    assert "equal checkpoints pass from 189 on" in caplog.text
+
+
+def test_a_week_of_nights(store, recipe):
     first = from_monday_to_friday(store, recipe)
     second = on_saturday(store, recipe, first)
     assert second.checkpoint != first
@@ -96,12 +107,9 @@ def test_a_week_of_nights(store, recipe, caplog):
     promoted_by_hand(store, first)
     shutil.rmtree(store / str(read_registry(LocalStorage(store)).promoted.checkpoint))
     (store / "inbox" / "monday.jsonl").write_text(problems(400, 20, 7))
-    logging.getLogger("prefect.flow_runs").addHandler(caplog.handler)
-    name, why = night(recipe, accuracy_margin=0.02)
+    name, why = night(recipe)
     assert name == "Failed"
     assert "cotpipe promote --undo" in why
-    assert "This night will promote nothing" in caplog.text  # it is told before anything is trained
-    assert "equal checkpoints pass from 189 on" in caplog.text
 
 
 def from_monday_to_friday(store: Path, recipe: Recipe) -> Reference:
