@@ -1,6 +1,7 @@
 """What a worker makes of a run's job variables: nothing that someone else has chosen."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -24,7 +25,7 @@ def test_a_run_has_the_workers_command_environment_and_folder(chosen, monkeypatc
     monkeypatch.setenv("COTPIPE_GPU_LIMIT", "gpu")
 
     nobody = PrefectClient("http://127.0.0.1:9/api")  # nothing of this is asked of a server
-    job = asyncio.run(
+    job: Any = asyncio.run(
         ProcessJobConfiguration.from_template_and_values(
             base_job_template=job_template(tmp_path), values=chosen, client=nobody
         )

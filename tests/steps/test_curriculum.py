@@ -1,6 +1,7 @@
 """The steps of a recipe: one definition, from which order, tasks, GPUs and the form follow."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_a_step_that_the_recipe_does_not_have_is_refused_before_anything_is_made
     from flows.curriculum import run_steps
 
     store = Store(LocalStorage(tmp_path))
-    asked = {name: "stage9" if name == "until" else ["stage9"]}
+    asked: dict[str, Any] = {name: "stage9" if name == "until" else ["stage9"]}
     with pytest.raises(UserError, match="'stage9'; the steps are: problems, student, .*report"):
         run_steps(store, load_recipe("demo"), **asked)
     assert not list(tmp_path.iterdir())
