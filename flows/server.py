@@ -59,7 +59,7 @@ def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> N
 
 def _make_pool(client: SyncPrefectClient, pool: str, folder: Path) -> str:
     """Create the pool if it is missing, and give a process pool its template; returns its type."""
-    template = _template(folder)
+    template = job_template(folder)
     try:
         found = client.read_work_pool(pool)
     except ObjectNotFound:
@@ -70,7 +70,7 @@ def _make_pool(client: SyncPrefectClient, pool: str, folder: Path) -> str:
     return found.type
 
 
-def _template(folder: Path) -> dict[str, Any]:
+def job_template(folder: Path) -> dict[str, Any]:
     """The job template of a process pool: a run can set neither command nor environment.
 
     Both come from the worker. What the template does not have as a variable, the server refuses.
