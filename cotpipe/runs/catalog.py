@@ -94,7 +94,7 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
         duckdb.StatementType.EXPLAIN,
     ):
         raise UserError("sql: write one select statement; the catalog is read-only")
-    connection = open_catalog(store)
+    connection = open_catalog(store, sql)
     try:
         return connection.sql(sql)
     except duckdb.Error as error:
@@ -123,26 +123,30 @@ def _schema_of_view(row_type: type) -> pa.Schema:
     return pa.schema([("kind", pa.string()), ("fingerprint", pa.string()), *schema_of(row_type)])
 
 
-def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
-    """A connection with all views; DuckDB reads the Parquet files in place."""
+def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
+    """A connection with the views that `sql` mentions; DuckDB reads the Parquet files in place.
+
+    A view over Parquet files opens all of them, which takes minutes for thousands of files on S3.
+    """
     connection = duckdb.connect()
     if store.storage.filesystem:
         connection.register_filesystem(store.storage.filesystem)
-    records = store.records(damaged=False)
+    mentioned = [name for name in TABLES if name in sql.lower()]
+    records = store.records(damaged=False) if mentioned or "artifacts" in sql.lower() else []
     runs = read_runs(store.storage)
     _register(
         connection, "artifacts", _ARTIFACTS, [_artifact_row(record, store) for record in records]
     )
     _register(connection, "runs", _RUNS, [_run_row(run) for run in runs])
     _register(connection, "run_steps", _STEPS, [row for run in runs for row in _step_rows(run)])
-    for name, row_type in TABLES.items():
+    for name in mentioned:
         files = [
-            store.storage.location(f"{record.folder}/{file.path}")
+            (record, file)
             for record in records
             for file in record.files
             if file.path == f"{name}.parquet"
         ]
-        _create_view(connection, name, row_type, files)
+        _create_view(connection, name, TABLES[name], store.readable_paths(files))
     return connection
 
 
