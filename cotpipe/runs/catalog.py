@@ -89,7 +89,7 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
     statements, or a statement that writes or reads anything else.
     """
     require_select(sql)
-    connection = open_catalog(store)
+    connection = open_catalog(store, sql)
     with sql_errors():
         return connection.sql(sql)
 
@@ -125,12 +125,16 @@ def _schema_of_view(row_type: type) -> pa.Schema:
     return pa.schema([("kind", pa.string()), ("fingerprint", pa.string()), *schema_of(row_type)])
 
 
-def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
-    """A connection with all views; DuckDB reads the Parquet files in place, and no other file."""
+def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
+    """A connection with the views that `sql` mentions; DuckDB reads their files, and no other file.
+
+    A view over Parquet files opens all of them, which takes minutes for thousands of files on S3.
+    """
     connection = duckdb.connect(config={"python_enable_replacements": False})
     if store.storage.filesystem:
         connection.register_filesystem(store.storage.filesystem)
-    records = store.records(damaged=False)
+    mentioned = [name for name in TABLES if name in sql.lower()]
+    records = store.records(damaged=False) if mentioned or "artifacts" in sql.lower() else []
     runs = read_runs(store.storage)
     _register(
         connection, "artifacts", _ARTIFACTS, [_artifact_row(record, store) for record in records]
@@ -138,16 +142,18 @@ def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
     _register(connection, "runs", _RUNS, [_run_row(run) for run in runs])
     _register(connection, "run_steps", _STEPS, [row for run in runs for row in _step_rows(run)])
     tables = {
-        name: [
-            store.storage.location(f"{record.folder}/{file.path}")
-            for record in records
-            for file in record.files
-            if file.path == f"{name}.parquet"
-        ]
-        for name in TABLES
+        name: store.readable_paths(
+            [
+                (record, file)
+                for record in records
+                for file in record.files
+                if file.path == f"{name}.parquet"
+            ]
+        )
+        for name in mentioned
     }
-    for name, row_type in TABLES.items():
-        _create_view(connection, name, row_type, tables[name])
+    for name, files in tables.items():
+        _create_view(connection, name, TABLES[name], files)
     _close(connection, [file for files in tables.values() for file in files])
     return connection
 

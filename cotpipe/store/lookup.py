@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cotpipe.errors import RunError, TransientError
-from cotpipe.store.cache import Cache
+from cotpipe.store.cache import SMALL_BYTES, Cache
 from cotpipe.store.checks import FileChecks
 from cotpipe.store.records import (
     RECORD,
@@ -16,6 +16,7 @@ from cotpipe.store.records import (
     SET_ASIDE,
     Record,
     Reference,
+    StoredFile,
     read_record,
     reference_of_folder,
 )
@@ -171,6 +172,24 @@ class Artifacts:
                 f"{record.reference} is damaged ({', '.join(damaged)}); run again to rebuild it"
             )
         return folder / name
+
+    def readable_paths(self, files: Sequence[tuple[Record, StoredFile]]) -> list[str]:
+        """Where DuckDB can read files of many artifacts; damaged ones are marked and left out.
+
+        Small files of an S3 store are fetched side by side, as DuckDB opens one after the other.
+        """
+        where: dict[str, str] = {}
+        small = [one for one in files if one[1].size <= SMALL_BYTES] if self.cache else []
+        if self.cache and small:
+            folder, intact = self.cache.fetch_small(small)
+            for (record, file), good in zip(small, intact, strict=True):
+                name = f"{record.folder}/{file.path}"
+                where[name] = str(folder / name) if good else ""
+                if not good:
+                    self.mark_damaged(record, [file.path])
+        names = [f"{record.folder}/{file.path}" for record, file in files]
+        found = [where.get(name, self.storage.location(name)) for name in names]
+        return [path for path in found if path]
 
 
 def references_in(names: Iterable[str]) -> list[Reference]:
