@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     store: str = Field(
         "store", description="Location of all artifacts: a directory, or s3://bucket/prefix"
     )
+    recipes: Path | None = Field(
+        None,
+        description="Folder of your own recipes on a worker: the only files that start_from may name",
+    )
     s3_endpoint_url: str | None = Field(
         None, description="URL of the S3 server; default: AWS_ENDPOINT_URL, else AWS"
     )
@@ -42,7 +46,8 @@ class Settings(BaseSettings):
     )
     cache_gb: PositiveFloat = Field(50.0, description="Maximum size of the local copies (GB)")
     lease_seconds: PositiveFloat = Field(
-        60.0, description="Time without renewal after which a lease expires (seconds)"
+        60.0,
+        description="How long a run watches the lease of a silent one before it takes over (seconds)",
     )
     training_state_seconds: NonNegativeFloat = Field(
         600.0,
@@ -91,4 +96,6 @@ class Settings(BaseSettings):
         None,
         description="Prefect global concurrency limit whose slots are the GPUs; default: no limit",
     )
-    num_processes: PositiveInt = Field(1, description="Training processes, one per GPU")
+    num_processes: PositiveInt = Field(
+        1, description="Training processes, one per GPU; they share the rows of an optimizer step"
+    )

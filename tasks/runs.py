@@ -35,7 +35,8 @@ def recorded_run(
     artifacts = name_artifacts(recipe, store, left)
     log.plan(artifacts[kind] for kind in kinds)
     try:
-        yield log, left
+        with log.heartbeat():
+            yield log, left
     except Exception as error:
         log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
         raise

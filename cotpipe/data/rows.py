@@ -231,7 +231,14 @@ def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
 
 
 def read_range(path: Path, row_type: type[Row], start: int, stop: int) -> list[Row]:
-    """Read the rows from number `start` up to `stop`; reads only the row groups that hold them."""
+    """Read a range of rows; reads only the row groups that hold them.
+
+    Args:
+        path: A Parquet file with rows of `row_type`.
+        row_type: The row type.
+        start: Number of the first row, from 0.
+        stop: Number of the row after the last.
+    """
     names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
     with pq.ParquetFile(path) as file:
         ends = list(

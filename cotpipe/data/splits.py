@@ -3,10 +3,12 @@
 import hashlib
 import re
 from collections.abc import Iterable
-
-from datasketch import MinHash, MinHashLSH
+from typing import TYPE_CHECKING
 
 from cotpipe.data.rows import Split
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 _SHINGLE_WORDS = 3
 _PERMUTATIONS = 128
@@ -45,6 +47,8 @@ def near_duplicates(
         held_out: The held-out questions.
         similarity: Minimum Jaccard index of a near-duplicate, in [0, 1].
     """
+    from datasketch import MinHashLSH  # with SciPy, it takes half a second
+
     index = MinHashLSH(
         threshold=min(similarity, _MAX_LSH_THRESHOLD),
         num_perm=_PERMUTATIONS,
@@ -73,7 +77,9 @@ def _shingles(text: str) -> set[str]:
     return {" ".join(words[start : start + _SHINGLE_WORDS]) for start in starts}
 
 
-def _minhash(shingles: set[str]) -> MinHash:
+def _minhash(shingles: set[str]) -> "MinHash":
+    from datasketch import MinHash
+
     signature = MinHash(num_perm=_PERMUTATIONS)
     signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return signature

@@ -145,6 +145,7 @@ def _bar(progress: Progress) -> type:
 def _parameters(sampling: Sampling, seed: int) -> "SamplingParams":
     from vllm import SamplingParams
 
+    # Besides `stop`, vLLM ends an answer at every end token of the model's generation config.
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p if sampling.temperature else 1.0,

@@ -67,7 +67,7 @@ def _move(
         was = "in" if source == "taken" else "out"
         raise UserError(f"no file {name!r} was taken {was}; those that were: {known}")
     left = [file for file in files if file.name != name]
-    update = {source: left, target: [*getattr(registry, target), *moved]}
+    update: dict[str, object] = {source: left, target: [*getattr(registry, target), *moved]}
     registry = registry.model_copy(update=update)
     write_registry(storage, registry)
     return registry

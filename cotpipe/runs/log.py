@@ -1,11 +1,14 @@
 """The record of a run, `runs/RUN.json`: recipe, artifacts, reused steps, timings, outcome."""
 
+import logging
 import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,12 +17,17 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.recipe.files import describe, load_recipe, shipped_recipes
+from cotpipe.recipe.files import SHIPPED, describe, load_recipe, recipe_in, shipped_recipes
 from cotpipe.recipe.model import Recipe
-from cotpipe.store.records import Reference, package_versions
+from cotpipe.store.lookup import READS_AT_ONCE
+from cotpipe.store.records import SET_ASIDE, Reference, package_versions
 from cotpipe.store.storage import Storage
 
-_FOLDER = "runs"
+logger = logging.getLogger(__name__)
+
+FOLDER = "runs"
+"""Folder of the run records in the store."""
+_SECONDS_BETWEEN_BEATS = 60.0
 
 
 class StepRun(BaseModel):
@@ -32,7 +40,7 @@ class StepRun(BaseModel):
 
 
 class Run(BaseModel):
-    """One run of the curriculum. The run, its only writer, rewrites it after every step."""
+    """One run of the curriculum. The run, its only writer, rewrites it every minute."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,6 +106,7 @@ class RunLog:
     def __init__(self, storage: Storage, recipe: Recipe, suffix: str) -> None:
         now = datetime.now(UTC)
         self._storage = storage
+        self._writing = threading.Lock()
         earlier = _find_by_suffix(storage, suffix)
         self.begun = earlier.references if earlier else {}
         """The artifacts that the run had planned or made before it was tried again, by kind."""
@@ -128,6 +137,28 @@ class RunLog:
             | {reference.kind: StepRun(reused=reused, seconds=round(seconds, 3))},
         )
 
+    @contextmanager
+    def heartbeat(self, seconds: float = _SECONDS_BETWEEN_BEATS) -> Iterator[None]:
+        """Rewrite the record at this interval, so that `gc` knows the run to be alive."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(seconds):
+                try:
+                    self._write()
+                except RunError as error:
+                    logger.warning(
+                        "could not write the record of run %s: %s", self.run.run_id, error
+                    )
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def finish(
         self, outcome: Literal["completed", "failed", "interrupted"], error: str | None = None
     ) -> None:
@@ -135,28 +166,33 @@ class RunLog:
         self._write(outcome=outcome, error=error, finished_at=_text(datetime.now(UTC)))
 
     def _write(self, **changes: Any) -> None:
-        self.run = self.run.model_copy(update=changes)
-        self._storage.replace(
-            f"{_FOLDER}/{self.run.run_id}.json", self.run.model_dump_json(indent=2).encode()
-        )
+        with self._writing:
+            self.run = self.run.model_copy(update=changes)
+            self._storage.replace(
+                f"{FOLDER}/{self.run.run_id}.json", self.run.model_dump_json(indent=2).encode()
+            )
 
 
 def _find_by_suffix(storage: Storage, suffix: str) -> Run | None:
-    names = [name for name in storage.sizes(_FOLDER) if name.endswith(f"-{suffix}.json")]
-    text = storage.read(f"{_FOLDER}/{names[0]}") if names else None
-    return _parse(names[0], text) if text else None
+    names = [name for name in storage.sizes(FOLDER) if name.endswith(f"-{suffix}.json")]
+    runs = read_runs(storage, names)
+    return runs[0] if runs else None
 
 
-def read_runs(storage: Storage) -> list[Run]:
-    """All runs of a store, oldest first."""
-    names = sorted(
-        name for name in storage.sizes(_FOLDER) if name.endswith(".json") and "/" not in name
+def read_runs(storage: Storage, names: Collection[str] | None = None) -> list[Run]:
+    """All runs of a store, or those in the files `names`, oldest first.
+
+    Files that are no valid run records are skipped with a warning.
+    """
+    chosen = sorted(
+        name
+        for name in (storage.sizes(FOLDER) if names is None else names)
+        if name.endswith(".json") and "/" not in name and not name.endswith(SET_ASIDE)
     )
-    with ThreadPoolExecutor() as pool:
-        texts = pool.map(lambda name: storage.read(f"{_FOLDER}/{name}"), names)
-        return [
-            _parse(name, text) for name, text in zip(names, texts, strict=True) if text is not None
-        ]
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        texts = pool.map(lambda name: storage.read(f"{FOLDER}/{name}"), chosen)
+        found = [_parse(name, text) for name, text in zip(chosen, texts, strict=True)]
+    return [run for run in found if run]
 
 
 def find_run(storage: Storage, name: str) -> Run:
@@ -189,34 +225,39 @@ def recipe_of(run: Run) -> Recipe:
         ) from error
 
 
-def recipe_from(start_from: str, storage: Storage) -> Recipe:
+def recipe_from(start_from: str, storage: Storage, folder: Path | None = None) -> Recipe:
     """The recipe to start from: shipped, a YAML file, or of an earlier run (its id, or `last`).
 
-    Raises `UserError` if it is none of these.
+    Args:
+        start_from: What names it.
+        storage: The storage of the store with the runs.
+        folder: The only folder whose files count, beside those that are shipped.
+
+    Raises:
+        UserError: It is none of these.
     """
-    if start_from in shipped_recipes() or Path(start_from).is_file():
-        return load_recipe(start_from)
+    if file := recipe_in([SHIPPED, *([folder] if folder else [])], start_from):
+        return load_recipe(str(file))
     try:
         return recipe_of(find_run(storage, start_from))
     except UserError as error:
         raise UserError(
             f"start_from: {start_from!r} is not a shipped recipe ({', '.join(shipped_recipes())}), not "
-            f"a file on this machine, and {error}"
+            f"a file in the folder of recipes (COTPIPE_RECIPES: {folder or 'not set'}), and {error}"
         ) from error
 
 
-def remove_run(storage: Storage, run: Run) -> None:
-    """Delete the record of a run."""
-    storage.remove(f"{_FOLDER}/{run.run_id}.json")
-
-
-def _parse(name: str, text: bytes) -> Run:
+def _parse(name: str, text: bytes | None) -> Run | None:
     try:
-        return Run.model_validate_json(text)
-    except ValueError as error:
-        raise RunError(
-            f"{_FOLDER}/{name} is not a valid run record ({str(error).splitlines()[0]})"
-        ) from error
+        return Run.model_validate_json(text) if text is not None else None
+    except ValidationError as error:
+        logger.warning(
+            "skipped: %s/%s is not a valid run record (%s)",
+            FOLDER,
+            name,
+            error.errors()[0]["msg"],
+        )
+        return None
 
 
 def _text(moment: datetime) -> str:

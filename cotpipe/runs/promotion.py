@@ -1,14 +1,11 @@
 """The model registry, `models/promoted.json`: promoted checkpoints and nightly runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.report.summary import compare, number, percent
 from cotpipe.runs.log import Run
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
@@ -163,8 +160,8 @@ def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Model
     return registry
 
 
-def promote_run(store: Store, run: Run) -> None:
-    """Promote the last checkpoint of a run by hand.
+def last_checkpoint(store: Store, run: Run) -> Reference:
+    """The checkpoint of a run's last stage.
 
     Raises `UserError` if that is missing or damaged.
     """
@@ -174,6 +171,15 @@ def promote_run(store: Store, run: Run) -> None:
             f"run {run.run_id} has no intact checkpoint of its last stage; finish it with: "
             f"cotpipe rerun {run.run_id}"
         )
+    return checkpoint
+
+
+def promote_run(store: Store, run: Run) -> None:
+    """Promote the last checkpoint of a run by hand.
+
+    Raises `UserError` if that is missing or damaged.
+    """
+    checkpoint = last_checkpoint(store, run)
     registry = read_registry(store.storage)
     write_registry(store.storage, registry.with_promotion(checkpoint, run.run_id, "by hand"))
 
@@ -192,38 +198,3 @@ def undo_promotion(storage: Storage) -> ModelRegistry:
     registry = registry.model_copy(update={"promotions": kept, "undone": [*registry.undone, last]})
     write_registry(storage, registry)
     return registry
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether to promote a candidate, and why."""
-
-    promote: bool
-    why: str
-
-
-def judge(
-    promoted: pd.DataFrame, candidate: pd.DataFrame, accuracy_margin: float, token_margin: float
-) -> Verdict:
-    """Compare the promoted checkpoint and the candidate on the same held-out problems.
-
-    A non-inferiority test: the 95 % intervals of the paired changes must lie within the margins.
-
-    Args:
-        promoted: Evaluation rows of the promoted checkpoint.
-        candidate: Evaluation rows of the candidate.
-        accuracy_margin: Maximum loss of accuracy (share in [0, 1]).
-        token_margin: Maximum growth of the mean answer length (share of the promoted one's).
-    """
-    rows = {"promoted": promoted, "candidate": candidate}
-    change = compare("promoted", "candidate", rows)
-    most_tokens = token_margin * float(promoted["num_tokens"].mean())
-    mistakes = []
-    if change.accuracy.low < -accuracy_margin:
-        mistakes.append(f"it may lose more than {100 * accuracy_margin:g} points of accuracy")
-    if change.tokens.high > most_tokens:
-        mistakes.append(f"it may write more than {most_tokens:.1f} tokens more")
-    figures = f"accuracy {percent(change.accuracy)}, tokens {number(change.tokens)}, {len(promoted)} problems"
-    if mistakes:
-        return Verdict(False, f"{' and '.join(mistakes)}: {figures}")
-    return Verdict(True, f"neither less accurate nor longer than the margins allow: {figures}")

@@ -15,7 +15,7 @@ def step(checkpoint: str) -> Step:
     model = "student" if checkpoint == "base" else checkpoint
     return Step(
         kind=f"evaluation-{checkpoint}",
-        version=1,
+        version=2,
         inputs=(model, "lessons"),
         fields=lambda recipe: recipe.fields("evaluation", "problems.answers"),
         run=partial(evaluate, checkpoint=model),

@@ -29,7 +29,7 @@ class Sorted:
 
 
 def refuse_too_many(rows: Sorted, allowed: float, field: str) -> None:
-    """Raise `UserError` if too large a share of rows was rejected.
+    """Raise `UserError` if there are no rows, or too large a share was rejected.
 
     Args:
         rows: What became of the rows.
@@ -37,7 +37,9 @@ def refuse_too_many(rows: Sorted, allowed: float, field: str) -> None:
         field: The recipe field that sets `allowed`, for the message.
     """
     total = rows.dropped + rows.kept
-    if not total or rows.dropped > allowed * total:
+    if not total:
+        raise UserError("problems.source gives no problems; fix the source")
+    if rows.dropped > allowed * total:
         reasons = rows.reasons.most_common(3)
         raise UserError(
             f"{rows.dropped} of {total} rows were rejected ("

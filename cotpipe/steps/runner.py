@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.steps.step import Step, Work, reference_of
 from cotpipe.store.artifacts import Draft, Store
-from cotpipe.store.leases import holder, try_lease
+from cotpipe.store.leases import Contender, HeldLease, holder
+from cotpipe.store.lookup import READS_AT_ONCE
 from cotpipe.store.records import Record, Reference, package_versions
 from cotpipe.store.training_states import TrainingStates
 
@@ -80,19 +82,17 @@ class StepRunner:
             shard_of: The artifact that is being refreshed, if the step is one of its shards.
         """
         plain = reference_of(step, recipe, inputs)
-        store = self.store
-        reference = store.within(plain, shard_of) if shard_of else store.wanted(plain, refresh)
+        reference = self._named(plain, refresh, shard_of)
+        contender = Contender(self.store.storage, str(reference), self.settings.lease_seconds)
         try:
             while True:
                 if record := self.store.check(reference):
                     outcome = Outcome(reference, reused=True, record=record)
                     break
-                with try_lease(
-                    self.store.storage, str(reference), self.settings.lease_seconds
-                ) as lease:
+                with contender.try_lease() as lease:
                     if lease and not self.store.check(reference):
                         with device():
-                            record = self._make(step, recipe, inputs, reference, refresh)
+                            record = self._make(step, recipe, inputs, reference, refresh, lease)
                         outcome = Outcome(reference, reused=False, record=record)
                         break
                 if not lease:
@@ -119,8 +119,10 @@ class StepRunner:
         inputs: Mapping[str, Reference],
         reference: Reference,
         refresh: bool,
+        lease: HeldLease,
     ) -> Record:
         started = time.monotonic()
+        self.store.note_needs(reference, inputs.values())
         with self.store.draft(reference) as draft:
             work = Work(
                 recipe=recipe,
@@ -129,11 +131,14 @@ class StepRunner:
                 inputs=inputs,
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
-                progress=self.progress,
-                run_all=partial(self._run_all, recipe, reference if refresh else None),
+                progress=_WhileHeld(self.progress, lease),
+                run_all=partial(
+                    self._run_all, recipe, reference if refresh else None, reference, inputs
+                ),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
+            lease.confirm()
             record = self.store.commit(
                 draft, _describe(step, work, draft, reference, counts, seconds)
             )
@@ -141,13 +146,24 @@ class StepRunner:
         _release_memory()
         return record
 
+    def _named(self, plain: Reference, refresh: bool, shard_of: Reference | None) -> Reference:
+        """The artifact that counts for a plain name; a refreshed artifact has shards of its own."""
+        return self.store.within(plain, shard_of) if shard_of else self.store.wanted(plain, refresh)
+
     def _run_all(
         self,
         recipe: Recipe,
         refreshed: Reference | None,
+        whole: Reference,
+        inputs: Mapping[str, Reference],
         steps: Sequence[Step],
         done: Callable[[int], None],
     ) -> list[Record]:
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            named = [reference_of(step, recipe, {}) for step in steps]
+            shards = list(pool.map(lambda one: self._named(one, False, refreshed), named))
+        self.store.note_needs(whole, [*inputs.values(), *shards])
+
         def job(index: int) -> Outcome:
             outcome = self.run(steps[index], recipe, {}, shard_of=refreshed)
             done(index)
@@ -155,6 +171,24 @@ class StepRunner:
 
         outcomes = self.side_by_side([partial(job, index) for index in range(len(steps))])
         return [outcome.record for outcome in outcomes]
+
+
+@dataclass(frozen=True)
+class _WhileHeld:
+    """The `Progress` of a step, which ends it (`TransientError`) once its lease is lost."""
+
+    progress: Progress
+    lease: HeldLease
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
+        self.lease.require()
+        self.progress(done, total, figures)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
+
+    def log(self, line: str) -> None:
+        self.progress.log(line)
 
 
 def _describe(

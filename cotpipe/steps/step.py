@@ -34,10 +34,11 @@ class Work:
     """Further artifacts used, for the record: shards, and artifacts that the recipe refers to."""
 
     def input(self, kind: str, name: str) -> Path:
-        """The local path of a file or directory of an input; fetches only that."""
-        record = self.store.record(self.inputs[kind])
-        assert record, f"{self.inputs[kind]} is committed before a step reads it"
-        return self.store.path(record, name)
+        """The local path of a file or directory of an input; fetches only that.
+
+        Raises `RunError` if the input was removed meanwhile, or is damaged.
+        """
+        return self.store.path(self.store.require(self.inputs[kind]), name)
 
     def stored(self, reference: Reference, name: str) -> Path:
         """Like `input`, for an artifact that the recipe refers to; it is added to `parts`.

@@ -45,7 +45,14 @@ def open_teacher(work: Work) -> AbstractContextManager[Engine]:
 
 
 def teacher_sampling(recipe: Recipe, num_samples: int, purpose: str, number: int) -> Sampling:
-    """The sampling parameters of round `number` of a purpose, with a seed of its own."""
+    """The sampling parameters of a round, with a seed of its own.
+
+    Args:
+        recipe: The recipe, which has the teacher's temperature and limits.
+        num_samples: Answers per request.
+        purpose: What is asked for, as a name of the seed.
+        number: Number of the round, from 0.
+    """
     teacher, seed = recipe.teacher, named_seed(recipe.seed, purpose, number)
     return Sampling(
         num_samples, teacher.temperature, teacher.max_new_tokens, seed, teacher.top_p, teacher.stop

@@ -7,20 +7,24 @@ step's name and version, the recipe fields that it reads, and the fingerprints o
     stage2/0123.../4f0c51e2/model/...     the files of that attempt
     stage2/0123.../damaged-4f0c51e2.json  marks that attempt as damaged
     stage2/0123.../refreshed.json         the artifact that replaces this one (`--refresh`)
+    stage2/0123.../needs.json             what the build in progress reads
+    stage2/0123.../set-aside.json         `gc` found it unneeded; a later one removes it
     stage2/0123.../lease-1.json           the run that is building it (see `leases`)
     stage2/0123.../training-state/...     what a killed stage resumes from (see `training_states`)
 
 Invariants:
 
-- Commits are atomic. An artifact exists once its `record.json` does, which is written last and
-  atomically. A run that dies earlier leaves unreferenced files; the next attempt or `cotpipe gc`
-  removes them.
+- Commits are atomic and durable. An artifact exists once its `record.json` does, which is written
+  last, atomically, when the files are on the disk. A run that dies earlier leaves unreferenced
+  files; a later attempt or `cotpipe gc` removes them when they are a day old.
 - Each attempt writes to its own folder, which is immutable after the commit. Concurrent runs
-  cannot mix their files: the first commit wins, and the others return its record.
+  cannot mix their files: the first commit wins; the others check its files and return its record.
 - Building an artifact is therefore idempotent: a run can be killed at any time and started again,
   and reuses everything that was committed.
 - Leases only save work. If two runs hold one at the same time, a step runs twice and is committed
-  once.
+  once. A run that lost its lease stops before it commits.
+- No clock of another machine is trusted: leases are judged by what is seen to change, ages by the
+  storage's own clock.
 - An attempt marked as damaged is never used again, even if its files are restored. The next
   attempt gets a new folder and replaces the record.
 - Lookups (`find`, `records`) are read-only. Only uses of an artifact (`check`, `path`) mark damage.
@@ -29,7 +33,7 @@ Invariants:
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +41,22 @@ from pathlib import Path
 from cotpipe.errors import TransientError
 from cotpipe.settings import Settings
 from cotpipe.store.lookup import Artifacts
-from cotpipe.store.records import RECORD, REFRESHED, Record, Reference, describe_file, digest
+from cotpipe.store.records import (
+    NEEDS,
+    RECORD,
+    REFRESHED,
+    Record,
+    Reference,
+    describe_file,
+    digest,
+    reference_of_folder,
+)
 from cotpipe.store.s3 import S3Storage
 from cotpipe.store.storage import LocalStorage, Storage
 from cotpipe.store.training_states import TRAINING_STATE
+
+LEFTOVERS_ARE_KEPT = 24 * 3600.0
+"""Seconds for which the files of an attempt without a record are kept."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,8 @@ class Store(Artifacts):
     def draft(self, reference: Reference) -> Iterator[Draft]:
         """An empty local folder for a step's output, removed on an exception.
 
-        The caller must hold the artifact's lease: files of dead attempts are removed.
+        Removes what dead attempts left a day ago or earlier. Younger files may belong to a run that
+        lost its lease and has not noticed yet.
         """
         self._remove_leftovers(reference)
         attempt = uuid.uuid4().hex[:8]
@@ -114,18 +131,36 @@ class Store(Artifacts):
     def _remove_leftovers(self, reference: Reference) -> None:
         record = self.record(reference)
         kept = {record.attempt} if record else set()
-        names = self.storage.sizes(str(reference))
-        kept |= {name.split("-")[1].split(".")[0] for name in names if name.startswith("damaged-")}
-        attempts = {name.split("/")[0] for name in names if "/" in name} - {TRAINING_STATE}
-        for attempt in attempts - kept:
-            self.storage.remove(f"{reference}/{attempt}")
+        files = self.storage.files(str(reference))
+        kept |= {name.split("-")[1].split(".")[0] for name in files if name.startswith("damaged-")}
+        written: dict[str, float] = {}
+        for name, info in files.items():
+            attempt = name.split("/")[0]
+            if "/" in name and attempt not in kept | {TRAINING_STATE}:
+                written[attempt] = max(written.get(attempt, 0.0), info.modified)
+        if written:
+            now = self.storage.now()
+            for attempt, newest in written.items():
+                if now - newest >= LEFTOVERS_ARE_KEPT:
+                    self.storage.remove(f"{reference}/{attempt}")
+
+    def note_needs(self, reference: Reference, needs: Iterable[Reference]) -> None:
+        """Name the artifacts that a build in progress reads, so that `gc` keeps them."""
+        listed = [str(need) for need in needs]
+        if listed:
+            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(listed).encode())
+
+    def needs(self, reference: Reference) -> set[Reference]:
+        """The artifacts that an interrupted build, or one in progress, reads."""
+        data = self.storage.read(f"{reference}/{NEEDS}")
+        found = map(reference_of_folder, json.loads(data)) if data else ()
+        return {need for need in found if need}
 
     def commit(self, draft: Draft, record: Record) -> Record:
         """Commit a draft, writing the record last; returns the record that won.
 
-        If another run has committed the same artifact in the meantime, its commit wins. Raises
-        `TransientError` if another run took over the lease and removed the draft's files while it
-        is still building the artifact.
+        If another run has committed the same artifact in the meantime, its commit wins, unless it
+        turns out to be damaged. Raises `TransientError` if the draft's files are gone.
         """
         files = [
             describe_file(path, draft.path)
@@ -134,22 +169,26 @@ class Store(Artifacts):
         ]
         if not files and self.find(record.reference) is None:
             raise TransientError(
-                f"{record.reference}: the files of this attempt are gone because another run "
-                "took over its lease; run again to wait for that run, and raise COTPIPE_LEASE_SECONDS "
-                "if this machine often stalls"
+                f"{record.reference}: the files of this attempt were removed while it was at work; "
+                "run again"
             )
         complete = record.model_copy(update={"files": files, "attempt": draft.attempt})
         self.storage.put_folder(draft.path, complete.folder)
-        name = f"{complete.reference}/{RECORD}"
-        earlier = self.record(complete.reference)
-        if earlier and self.is_marked_damaged(earlier):
-            self.storage.remove(name)
-        if self.storage.create(name, complete.model_dump_json(indent=2).encode()):
-            return complete
-        self.storage.remove(complete.folder)
-        winner = self.record(complete.reference)
-        assert winner, "another run's record existed a moment ago"
-        return winner
+        name, content = f"{complete.reference}/{RECORD}", complete.model_dump_json(indent=2)
+        self._remove_damaged_record(complete.reference)
+        while not self.storage.create(name, content.encode()):
+            if winner := self.check(complete.reference):
+                self.storage.remove(complete.folder)
+                complete = winner
+                break
+            self._remove_damaged_record(complete.reference)
+        self.storage.remove_files([f"{complete.reference}/{NEEDS}"])
+        return complete
+
+    def _remove_damaged_record(self, reference: Reference) -> None:
+        record = self.record(reference)
+        if record and self.is_marked_damaged(record):
+            self.storage.remove(f"{reference}/{RECORD}")
 
 
 def open_storage(settings: Settings) -> Storage:

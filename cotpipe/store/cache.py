@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from cotpipe.errors import TransientError
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import Storage, file_sha256, file_sizes
+from cotpipe.store.storage import Storage, file_sha256, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
+_DOWNLOADS = 3
 
 
 class Cache:
@@ -43,34 +45,56 @@ class Cache:
             self._locks[folder] = lock
         folder.mkdir(exist_ok=True)
         os.utime(folder)
-        self._make_room(num_bytes - sum(file_sizes(folder).values()))
+        self._make_room(num_bytes - _num_bytes(folder))
         return folder
 
     def fetch(self, record: Record, files: Sequence[StoredFile]) -> tuple[Path, list[str]]:
-        """Fetch the files that are not cached yet; returns their folder and the damaged files."""
+        """Fetch the files that are not cached yet; returns their folder and the damaged files.
+
+        Raises `TransientError` if the connection, not the store's copy, damages a file.
+        """
         folder = self.entry(record.folder, sum(file.size for file in files))
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             intact = list(pool.map(lambda file: self._fetch(record, file, folder), files))
         return folder, [file.path for file, good in zip(files, intact, strict=True) if not good]
 
     def _fetch(self, record: Record, file: StoredFile, folder: Path) -> bool:
-        """Fetch one file; cached files are intact because they are renamed only after the check."""
+        """Fetch one file unless it is cached; False if the store's own copy is damaged.
+
+        Cached files are renamed only after their check; one that was cut off later is fetched
+        again.
+        """
         target = folder / file.path
-        if target.is_file():
+        if target.is_file() and target.stat().st_size == file.size:
             return True
         part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._storage.fetch(f"{record.folder}/{file.path}", part)
-            if file_sha256(part) != file.sha256:
+            if not self._download(f"{record.folder}/{file.path}", file, part):
                 return False
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         return True
 
+    def _download(self, name: str, file: StoredFile, part: Path) -> bool:
+        """Download a file until it is right, or two downloads agree that it is damaged."""
+        wrong: set[str] = set()
+        for _ in range(_DOWNLOADS):
+            self._storage.fetch(name, part)
+            found = file_sha256(part)
+            if found == file.sha256:
+                return True
+            if found in wrong and part.stat().st_size == file.size:
+                return False
+            wrong.add(found)
+        raise TransientError(
+            f"{name}: {_DOWNLOADS} downloads from {self._storage.address} were incomplete or "
+            "differed; check the network, then run again"
+        )
+
     def _make_room(self, num_bytes: int) -> None:
-        entries = {path: sum(file_sizes(path).values()) for path in self._oldest_first()}
+        entries = {path: _num_bytes(path) for path in self._oldest_first()}
         total = sum(entries.values()) + max(num_bytes, 0)
         for path, size in entries.items():
             if total <= self._max_bytes:
@@ -86,6 +110,10 @@ class Cache:
                 if path.is_dir():
                     used[path] = path.stat().st_mtime
         return sorted(used, key=used.__getitem__)
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(info.size for info in local_files(folder).values())
 
 
 def _remove_if_unused(path: Path) -> bool:

@@ -3,18 +3,27 @@
 import json
 import logging
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cotpipe.errors import RunError
+from cotpipe.errors import RunError, TransientError
 from cotpipe.store.cache import Cache
 from cotpipe.store.checks import FileChecks
-from cotpipe.store.records import RECORD, REFRESHED, Record, Reference, read_record
+from cotpipe.store.records import (
+    RECORD,
+    REFRESHED,
+    SET_ASIDE,
+    Record,
+    Reference,
+    read_record,
+    reference_of_folder,
+)
 from cotpipe.store.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-_READS_AT_ONCE = 16
+READS_AT_ONCE = 32
 
 
 class Artifacts:
@@ -55,21 +64,45 @@ class Artifacts:
         data = self.storage.read(f"{reference}/{RECORD}")
         return read_record(data, str(reference)) if data is not None else None
 
-    def records(self, kind: str = "", damaged: bool = True) -> list[Record]:
-        """The records of all committed artifacts (of one kind), with or without damaged ones."""
-        names = {Path(kind, name).as_posix() for name in self.storage.sizes(kind)}
-        references = [name.split("/")[:2] for name in names if name.split("/")[-1] == RECORD]
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            found = pool.map(
-                lambda parts: self.record(Reference(kind=parts[0], fingerprint=parts[1])),
-                references,
+    def require(self, reference: Reference) -> Record:
+        """Like `record`, for an artifact that was there when the run began.
+
+        Raises `RunError` if it is gone.
+        """
+        record = self.record(reference)
+        if record is None:
+            raise RunError(
+                f"{reference} is no longer in the store {self.storage.address}: it was collected or "
+                "removed while this run needed it; run again to rebuild it"
             )
+        return record
+
+    def records(self, kind: str = "", damaged: bool = True) -> list[Record]:
+        """The records of all committed artifacts (of one kind), with or without damaged ones.
+
+        Files that are not of this store, and records that cannot be read, are skipped with a
+        warning. Raises `UserError` for a record of a newer cotpipe.
+        """
+        names = {Path(kind, name).as_posix() for name in self.storage.sizes(kind)}
+        references = references_in(names)
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            found = pool.map(self.readable_record, references)
             chosen = [
                 record
                 for record in found
                 if record and (damaged or _damage_mark(record) not in names)
             ]
         return sorted(chosen, key=lambda record: (record.kind, record.made_at, record.fingerprint))
+
+    def readable_record(self, reference: Reference) -> Record | None:
+        """Like `record`, but warns of an unreadable record instead of raising `RunError`."""
+        try:
+            return self.record(reference)
+        except TransientError:
+            raise
+        except RunError as error:
+            logger.warning("skipped: %s", error)
+            return None
 
     def find(self, reference: Reference) -> Record | None:
         """The record of an artifact not marked as damaged whose files exist with the right sizes.
@@ -87,14 +120,19 @@ class Artifacts:
         On a local disk, every file is hashed when a machine first uses the artifact; after that,
         only files whose size, modification time or inode changed. The first use costs about 0.8 s
         of one core per GB, later ones a `stat` per file (see benchmarks/check.py). On S3, files are
-        hashed when `path` fetches them.
+        hashed when `path` fetches them. An artifact that `gc` has set aside is taken back.
         """
         record = self.record(reference)
-        if record is None or self.is_marked_damaged(record):
+        if record is None:
+            return None
+        names = self.storage.sizes(str(reference))
+        if Path(_damage_mark(record)).name in names:
             return None
         if damaged := self._checks.changed_files(record):
             self.mark_damaged(record, damaged)
             return None
+        if SET_ASIDE in names:
+            self.storage.remove(f"{reference}/{SET_ASIDE}")
         return record
 
     def damaged_files(self, record: Record) -> list[str]:
@@ -133,6 +171,20 @@ class Artifacts:
                 f"{record.reference} is damaged ({', '.join(damaged)}); run again to rebuild it"
             )
         return folder / name
+
+
+def references_in(names: Iterable[str]) -> list[Reference]:
+    """The artifacts whose records are among these files; warns of records in other places."""
+    found = []
+    for name in sorted(names):
+        parts = name.split("/")
+        if parts[-1] != RECORD:
+            continue
+        if len(parts) == 3 and (reference := reference_of_folder(f"{parts[0]}/{parts[1]}")):
+            found.append(reference)
+        elif len(parts) < 4 or not reference_of_folder(f"{parts[0]}/{parts[1]}"):
+            logger.warning("skipped: %s is not a record of this store", name)
+    return found
 
 
 def _damage_mark(record: Record) -> str:

@@ -15,6 +15,10 @@ from cotpipe.store.storage import file_sha256
 SCHEMA_VERSION = 1
 RECORD = "record.json"
 REFRESHED = "refreshed.json"
+SET_ASIDE = "set-aside.json"
+"""Marks an artifact that `gc` found unneeded; removed again by whoever uses the artifact."""
+NEEDS = "needs.json"
+"""The artifacts that a build in progress reads, for `gc`; there until the commit."""
 SHARDS = "generations"
 """Artifact kind of the shards that a generating step merges into its output."""
 _VERSIONED = (
@@ -44,6 +48,15 @@ class Reference(_Model):
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.fingerprint}"
+
+
+def reference_of_folder(folder: str) -> Reference | None:
+    """The artifact whose folder this is, by its name; None if it is no folder of an artifact."""
+    kind, _, fingerprint = folder.partition("/")
+    try:
+        return Reference(kind=kind, fingerprint=fingerprint)
+    except ValidationError:
+        return None
 
 
 class StoredFile(_Model):

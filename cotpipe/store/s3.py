@@ -1,8 +1,8 @@
 """The S3 storage backend, through s3fs."""
 
-import errno
 import hashlib
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing_extensions import override
 
 from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.settings import Settings
-from cotpipe.store.storage import Storage
+from cotpipe.store.storage import CLOCK, FileInfo, Storage
 
+CALLS_AT_ONCE = 32
+"""Small requests, such as reads of records, that are made side by side."""
 _PART_BYTES = 16 * 2**20
 """Part size for large objects."""
 _PARTS_AT_ONCE = 4
@@ -50,15 +52,37 @@ class S3Storage(Storage):
     def create(self, name: str, data: bytes) -> bool:
         if self.read(name) is not None:
             return False
+        self._create(name, data)
+        # Read back: a retry is refused if the lost first request did write, and on a server without
+        # conditional writes the last writer wins.
+        return self.read(name) == data
+
+    @override
+    def creates_once(self) -> bool:
+        name = f"{CLOCK}/{uuid.uuid4().hex}"
+        try:
+            self._create(name, b"1")
+            return not self._create(name, b"2")
+        finally:
+            self.remove(name)
+
+    def _create(self, name: str, data: bytes) -> bool:
+        """Write a file if there is none; False if the server says that there is one."""
         with self._reporting_errors():
             try:
                 self.filesystem.pipe_file(self._path(name), data, mode="create")
             except OSError as error:
-                if not _is_taken(error):
+                status = _status(error)
+                if status in (400, 501) and type(error) is OSError:
+                    raise RunError(
+                        f"the store {self.address}: the S3 server refuses conditional writes "
+                        f"(If-None-Match: {status} {_line(error)}), without which two runs would "
+                        "overwrite each other; use a server that knows them, see cotpipe doctor"
+                    ) from error
+                if not isinstance(error, FileExistsError) and status not in (409, 412):
                     raise
-        # Read back: a retry is refused if the lost first request did write, and on a server without
-        # conditional writes the last writer wins.
-        return self.read(name) == data
+                return False
+        return True
 
     @override
     def replace(self, name: str, data: bytes) -> None:
@@ -67,20 +91,25 @@ class S3Storage(Storage):
 
     @override
     def remove(self, name: str) -> None:
-        paths = [f"{self._path(name)}/{file}" for file in self.sizes(name)]
         with self._reporting_errors():
-            if self.filesystem.exists(self._path(name)):
-                paths.append(self._path(name))
-            if paths:
+            if paths := list(self.filesystem.find(self._path(name))):
                 self.filesystem.rm(paths)
 
     @override
-    def sizes(self, folder: str) -> dict[str, int]:
+    def remove_files(self, names: Sequence[str]) -> None:
+        with self._reporting_errors():
+            if names:
+                self.filesystem.rm([self._path(name) for name in names])
+
+    @override
+    def files(self, folder: str) -> dict[str, FileInfo]:
         root = self._path(folder)
         with self._reporting_errors():
             found = self.filesystem.find(root, detail=True)
         return {
-            path.removeprefix(f"{root}/"): int(info["size"])
+            path.removeprefix(f"{root}/"): FileInfo(
+                int(info["size"]), info["LastModified"].timestamp()
+            )
             for path, info in found.items()
             if path != root
         }
@@ -145,7 +174,8 @@ class S3Storage(Storage):
             ) from error
         except FileNotFoundError as error:
             raise RunError(
-                f"the store {self.address}: {_line(error)}; create the bucket, or set COTPIPE_STORE"
+                f"the store {self.address}: {_line(error)}; create the bucket or set COTPIPE_STORE; if "
+                "another run's gc has removed the file, run again to rebuild it"
             ) from error
         except (OSError, BotoCoreError, ClientError, TimeoutError) as error:
             raise TransientError(
@@ -168,19 +198,18 @@ def _connect(settings: Settings) -> Any:
             "connect_timeout": 5,
             "read_timeout": settings.s3_timeout,
             "retries": {"mode": "standard", "total_max_attempts": 6},
+            "max_pool_connections": CALLS_AT_ONCE,
         },
         use_listings_cache=False,  # other runs write concurrently
         skip_instance_cache=True,
     )
 
 
-def _is_taken(error: OSError) -> bool:
-    """Whether a conditional write was refused: 412 (as s3fs reports it), or 409 if concurrent."""
-    return (
-        isinstance(error, FileExistsError)
-        or error.errno == errno.EINVAL
-        or "ConditionalRequestConflict" in str(error)
-    )
+def _status(error: OSError) -> int | None:
+    """The HTTP status of the answer that s3fs turned into this error."""
+    response = getattr(error.__cause__, "response", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return int(status) if status else None
 
 
 def _line(error: BaseException) -> str:

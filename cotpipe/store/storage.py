@@ -1,19 +1,32 @@
 """Storage backends: the file operations that the store needs, and the local implementation."""
 
+import errno
 import hashlib
 import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from typing_extensions import override
 
 from cotpipe.errors import RunError, UserError
+
+Written = TypeVar("Written")
+
+CLOCK = ".clock"
+"""Folder of the files that are written to read the storage's clock."""
+
+
+class FileInfo(NamedTuple):
+    """What a listing tells about a file."""
+
+    size: int  # bytes
+    modified: float  # seconds by the clock of the storage; compare with `Storage.now` alone
 
 
 class Storage(ABC):
@@ -35,23 +48,47 @@ class Storage(ABC):
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Create a file atomically; returns False and changes nothing if it exists."""
+        """Create a file atomically and durably; returns False and changes nothing if it exists."""
+
+    def creates_once(self) -> bool:
+        """Whether of two creators at the same moment one is refused; False for some S3 servers.
+
+        Writes, so only for `cotpipe doctor`. Raises `RunError` if the server can be used in no way.
+        """
+        return True
 
     @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
-        """Create or overwrite a file atomically."""
+        """Create or overwrite a file atomically and durably."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file or a folder; does nothing if it does not exist."""
 
     @abstractmethod
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Remove files by their exact names, and local folders that this leaves empty."""
+
+    @abstractmethod
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        """All files under a folder, keyed by path relative to it."""
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes in bytes of all files under a folder, keyed by path relative to it."""
+        return {name: info.size for name, info in self.files(folder).items()}
+
+    def now(self) -> float:
+        """The time (s) by the clock that sets `FileInfo.modified`, whatever this machine's says."""
+        name = uuid.uuid4().hex
+        self.replace(f"{CLOCK}/{name}", b"")
+        try:
+            return self.files(CLOCK)[name].modified
+        finally:
+            self.remove(f"{CLOCK}/{name}")
 
     @abstractmethod
     def put_folder(self, source: Path, name: str) -> None:
-        """Store the local folder `source` as `name`; may move it.
+        """Store the local folder `source` durably as `name`; may move it.
 
         Not atomic: readers see the folder through a record that is written afterwards.
         """
@@ -97,29 +134,39 @@ class LocalStorage(Storage):
 
     @override
     def create(self, name: str, data: bytes) -> bool:
-        with self._reporting_errors(), self._beside(name, data) as written:
-            try:
-                os.link(written, self.root / name)  # unlike a rename, fails if the target exists
-            except FileExistsError:
-                return False
-        return True
+        def link(target: Path) -> bool:
+            with _written_beside(target, data) as written:
+                try:
+                    os.link(written, target)  # unlike a rename, fails if the target exists
+                except FileExistsError:
+                    return False
+            return True
+
+        return self._write(name, link)
 
     @override
     def replace(self, name: str, data: bytes) -> None:
-        with self._reporting_errors(), self._beside(name, data) as written:
-            written.replace(self.root / name)
+        self._write(name, lambda target: write_atomically(target, data))
 
-    @contextmanager
-    def _beside(self, name: str, data: bytes) -> Iterator[Path]:
-        """Write the data to a temporary file in the folder of `name`."""
+    def _write(self, name: str, write: Callable[[Path], Written]) -> Written:
         target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            written.write_bytes(data)
-            yield written
-        finally:
-            written.unlink(missing_ok=True)
+        with self._reporting_errors():
+            while True:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    result = write(target)
+                    self._sync_folders(target.parent)
+                except FileNotFoundError:
+                    if target.parent.exists():
+                        raise
+                    continue  # `remove_files` found the new folder empty
+                return result
+
+    def _sync_folders(self, folder: Path) -> None:
+        """Flush a folder's entries and those of its parents, some of which may be new."""
+        inner = folder.relative_to(self.root)
+        for depth in range(len(inner.parts), -1, -1):
+            sync(Path(self.root, *inner.parts[:depth]))
 
     @override
     def remove(self, name: str) -> None:
@@ -131,16 +178,36 @@ class LocalStorage(Storage):
                 path.unlink(missing_ok=True)
 
     @override
-    def sizes(self, folder: str) -> dict[str, int]:
-        return file_sizes(self.root / folder)
+    def remove_files(self, names: Sequence[str]) -> None:
+        with self._reporting_errors():
+            for name in names:
+                (self.root / name).unlink(missing_ok=True)
+            folders = {parent for name in names for parent in Path(name).parents[:-1]}
+            for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+                self._remove_if_empty(self.root / folder)
+
+    def _remove_if_empty(self, folder: Path) -> None:
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+
+    @override
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        return local_files(self.root / folder)
 
     @override
     def put_folder(self, source: Path, name: str) -> None:
         target = self.root / name
-        if source != target:
-            with self._reporting_errors():
+        with self._reporting_errors():
+            if source != target:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(source, target)
+            for parent, _, names in os.walk(target):
+                for path in [*(Path(parent, name) for name in names), Path(parent)]:
+                    sync(path)
+            self._sync_folders(target.parent)
 
     @override
     def fetch(self, name: str, target: Path) -> None:
@@ -171,8 +238,39 @@ class LocalStorage(Storage):
             ) from error
 
 
-def file_sizes(root: Path) -> dict[str, int]:
-    """Sizes in bytes of all files under a folder, keyed by path relative to it.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Create or overwrite a local file: after a power cut it holds the old content or the new.
+
+    Its folder must exist. Raises `OSError`; the file then holds what it did before.
+    """
+    with _written_beside(path, data) as written:
+        written.replace(path)
+    sync(path.parent)
+
+
+@contextmanager
+def _written_beside(target: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file with the data, on the disk, in the folder of `target`."""
+    written = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        written.write_bytes(data)
+        sync(written)
+        yield written
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of entries, to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def local_files(root: Path) -> dict[str, FileInfo]:
+    """All files under a local folder, keyed by path relative to it.
 
     Files that are removed concurrently are skipped.
     """
@@ -181,7 +279,8 @@ def file_sizes(root: Path) -> dict[str, int]:
         for name in names:
             path = Path(parent, name)
             with suppress(FileNotFoundError):
-                found[path.relative_to(root).as_posix()] = path.stat().st_size
+                stat = path.stat()
+                found[path.relative_to(root).as_posix()] = FileInfo(stat.st_size, stat.st_mtime)
     return found
 
 

@@ -7,6 +7,7 @@ import traceback
 import typer
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.report.plain import visible
 from flows.cli.doctor import doctor
 from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
@@ -67,7 +68,7 @@ def main() -> None:
     except (UserError, RunError) as error:
         if _debug():
             raise
-        sys.stderr.write(f"cotpipe: {error}\n")
+        sys.stderr.write(f"cotpipe: {visible(str(error))}\n")
         _free_frames(error)
         sys.exit(2 if isinstance(error, UserError) else 1)
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cotpipe.errors import UserError
@@ -20,8 +19,9 @@ from cotpipe.runs.promotion import (
 )
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
-from cotpipe.store.leases import holder, try_lease
+from cotpipe.store.leases import holder, lease_unless_alive
 from flows.cli.options import StoreOption
+from flows.cli.terminal import Terminal
 
 
 def promote(
@@ -58,7 +58,7 @@ def promote(
 @contextmanager
 def held_registry(store: Store) -> Iterator[None]:
     """Hold the model registry, to change it; raises `UserError` if a nightly run holds it."""
-    with try_lease(store.storage, REGISTRY, Settings().lease_seconds) as lease:
+    with lease_unless_alive(store.storage, REGISTRY, Settings().lease_seconds) as lease:
         if lease is None:
             night = holder(store.storage, REGISTRY) or "a nightly run"
             raise UserError(f"{night} holds the model registry; wait for it, or cancel its run")
@@ -66,7 +66,7 @@ def held_registry(store: Store) -> Iterator[None]:
 
 
 def _show(registry: ModelRegistry, store: Store) -> None:
-    console = Console()
+    console = Terminal()
     if not registry.promoted:
         console.print("nothing is promoted: nightly runs start from the recipe's student")
         return
@@ -85,4 +85,4 @@ def _show(registry: ModelRegistry, store: Store) -> None:
         if record
         else "missing: promote another run, or --undo"
     )
-    console.print(f"promoted: {place}", soft_wrap=True, highlight=False)
+    console.print(f"promoted: {place}", soft_wrap=True)

@@ -1,18 +1,22 @@
 """The commands that inspect and maintain a store."""
 
 import sys
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.report.plain import visible
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from flows.cli.options import RunArgument, StoreOption
+from flows.cli.terminal import Terminal
+from flows.waiting import told_while_waiting
 
 _SHOWN_ROWS = 100
+_SECONDS_OF_LINES = (30.0, 30.0)  # to the first line of progress, and between lines, in a log
 
 
 def runs(store: StoreOption = None) -> None:
@@ -20,7 +24,7 @@ def runs(store: StoreOption = None) -> None:
     from cotpipe.runs.log import read_runs
     from flows.cli.results import show_runs
 
-    show_runs(read_runs(open_store(Settings()).storage), Console())
+    show_runs(read_runs(open_store(Settings()).storage), Terminal())
 
 
 def show(run: RunArgument, store: StoreOption = None) -> None:
@@ -29,7 +33,7 @@ def show(run: RunArgument, store: StoreOption = None) -> None:
     from flows.cli.results import show_run
 
     opened = open_store(Settings())
-    show_run(find_run(opened.storage, run), opened, Console())
+    show_run(find_run(opened.storage, run), opened, Terminal())
 
 
 def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> None:
@@ -39,7 +43,7 @@ def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> 
 
     opened = open_store(Settings())
     show_difference(
-        find_run(opened.storage, first), find_run(opened.storage, second), opened, Console()
+        find_run(opened.storage, first), find_run(opened.storage, second), opened, Terminal()
     )
 
 
@@ -61,7 +65,7 @@ def sql(
 ) -> None:
     """Query the tables of the store with DuckDB; --tables lists them."""
     from cotpipe.runs.catalog import query as ask
-    from cotpipe.runs.catalog import views
+    from cotpipe.runs.catalog import sql_errors, views
     from flows.cli.results import show_rows, show_views
 
     if tables == (query is not None):
@@ -69,7 +73,7 @@ def sql(
             "sql: give a select statement, such as cotpipe sql 'from runs', or --tables to list the tables"
         )
     if query is None:
-        show_views(views(), Console())
+        show_views(views(), Terminal())
         return
     if csv + json + parquet > 1:
         raise UserError("sql: choose one of --csv, --json and --parquet")
@@ -78,14 +82,21 @@ def sql(
             "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
         )
     relation = ask(open_store(Settings()), query)
-    if parquet:
-        _write_parquet(relation)
-    elif csv or json:
-        copy = "copy (select * from result) to '/dev/stdout' (format {})"
-        relation.query("result", copy.format("csv" if csv else "json"))
-    else:
-        head = relation.limit(_SHOWN_ROWS + 1).fetchall()
-        show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
+    with sql_errors():
+        if parquet:
+            _write_parquet(relation)
+        elif csv or json:
+            copy = "copy (select * from result) to '/dev/stdout' (format {})"
+            relation.query("result", copy.format("csv" if csv else "json"))
+        else:
+            rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
+            show_rows(relation.columns, rows[:_SHOWN_ROWS], Terminal(), len(rows) > _SHOWN_ROWS)
+
+
+def _checked(progress: Progress) -> str:
+    (task,) = progress.tasks
+    total = "" if task.total is None else f" of {task.total / 1e9:.1f}"
+    return f"checking: {task.completed / 1e9:.1f}{total} GB, for {task.elapsed or 0:.0f} s so far"
 
 
 def verify(store: StoreOption = None) -> None:
@@ -93,15 +104,20 @@ def verify(store: StoreOption = None) -> None:
     from cotpipe.runs.upkeep import verify as check
 
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Terminal(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, ExitStack() as stack:
         bar = progress.add_task("checking", total=None)
+        if not console.is_terminal:  # there the bar does not show
+            stack.enter_context(
+                told_while_waiting(*_SECONDS_OF_LINES, lambda _: _checked(progress))
+            )
         found = check(
             open_store(Settings()),
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     damaged = [item for item in found if item.damaged]
     for item in damaged:
-        sys.stdout.write(f"damaged: {item.reference}: {', '.join(item.damaged)}\n")
+        sys.stdout.write(visible(f"damaged: {item.reference}: {', '.join(item.damaged)}") + "\n")
     if damaged:
         raise RunError(
             f"{len(damaged)} of {len(found)} artifacts are damaged; runs that need them will rebuild them"
@@ -114,28 +130,41 @@ def gc(
         int, typer.Option(min=0, help="Number of newest runs whose artifacts to keep.")
     ],
     store: StoreOption = None,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Hours for which garbage is kept before it is removed.")
+    ] = 24.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+        bool, typer.Option("--dry-run", help="Only list what would be done.")
     ] = False,
 ) -> None:
-    """Remove artifacts that no kept run needs, damaged ones, and leftovers of interrupted runs.
+    """Set aside artifacts that no kept run needs; a later gc removes them.
 
-    Unfinished runs of the last week and artifacts in progress are always kept.
+    Damaged artifacts and leftovers of interrupted runs go at once if they are older than the grace
+    period. Kept are: live runs, unfinished runs of the last week, and artifacts in progress. What is
+    set aside stays usable, and whatever a run uses is taken back.
     """
-    from cotpipe.runs.upkeep import collect_garbage, find_garbage
+    from cotpipe.runs.garbage import collect_garbage, find_garbage
 
     opened = open_store(Settings())
-    garbage, forgotten = find_garbage(opened, keep_runs)
-    for item in garbage:
-        sys.stdout.write(f"{item.name}  {item.num_bytes / 1e6:.1f} MB  {item.why}\n")
-    for run in forgotten:
-        sys.stdout.write(f"runs/{run.run_id}.json  an old run\n")
-    if not dry_run:
-        collect_garbage(opened, garbage, forgotten)
-    total = sum(item.num_bytes for item in garbage) / 1e6
-    sys.stdout.write(
-        f"{total:.1f} MB {'would be' if dry_run else 'are'} freed; {len(forgotten)} run records deleted\n"
+    look, garbage = find_garbage(opened, keep_runs, grace_hours * 3600)
+    removed = garbage if dry_run else collect_garbage(opened, look, garbage)
+    lines = [("removed", item) for item in removed if item.ready]
+    lines += [("set aside", item) for item in garbage if not item.ready]
+    for what, item in lines:
+        size = f"{item.num_bytes / 1e6:.1f} MB"
+        sys.stdout.write(visible(f"{what}: {item.name}  {size}  {item.why}") + "\n")
+    for name in look.taken_back():
+        sys.stdout.write(visible(f"taken back: {name}") + "\n")
+    freed, waiting = (
+        sum(item.num_bytes for said, item in lines if said == what) / 1e6
+        for what in ("removed", "set aside")
     )
+    sys.stdout.write(f"{freed:.1f} MB {'would be' if dry_run else 'are'} freed\n")
+    if waiting:
+        sys.stdout.write(
+            f"{waiting:.1f} MB set aside: a gc {grace_hours:g} hours from now, or later, removes what "
+            "no run has used until then; a larger --keep-runs takes it back\n"
+        )
 
 
 def _write_parquet(relation: Any) -> None:

@@ -2,7 +2,6 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.helpers.flow_runs import TINY
 from tests.helpers.servers import ScriptedModel
 
 
@@ -45,7 +44,7 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     ):
         expect(page.get_by_text(text).first).to_be_attached()
     keep(page, "ui-form")
-    fill(page, "start_from", TINY)
+    fill(page, "start_from", "tiny")
     fill(page, "Name of the recipe, shown for its runs", "from-the-form")
     fill(page, "for the GGUF model in an installed", str(stack.student))
     run_id = submit(page)
@@ -86,7 +85,7 @@ def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
     )
     path.write_text("".join(rows))
     open_form(page, stack.address, "prepare")
-    fill(page, "start_from", TINY)
+    fill(page, "start_from", "tiny")
     page.get_by_text("FileSource", exact=True).click()
     fill(page, "Training problems: a .jsonl", str(path))
     run_id = submit(page)

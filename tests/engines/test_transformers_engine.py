@@ -34,6 +34,20 @@ def stopping_student(tiny_student, tmp_path):
     return tmp_path / "stopping"
 
 
+def test_every_end_token_of_the_generation_config_ends_an_answer(stopping_student, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(stopping_student)
+    tokenizer = AutoTokenizer.from_pretrained(stopping_student)
+    tokenizer.eos_token = "<|endoftext|>"  # the raised one is an end by the generation config alone
+    model.generation_config.eos_token_id = [0, 2]
+    model.save_pretrained(tmp_path / "both")
+    tokenizer.save_pretrained(tmp_path / "both")
+    sampling = Sampling(num_samples=3, temperature=1.0, max_new_tokens=150, seed=5)
+    engine = TransformersEngine(Model(str(tmp_path / "both")), 4)
+    answers = [one for row in engine.generate(REQUESTS, sampling, Silent()) for one in row]
+    assert any(not one.truncated for one in answers)
+    assert all(one.truncated == (one.num_tokens == 150) for one in answers)
+
+
 def texts(samples):
     return [[one.text for one in row] for row in samples]
 

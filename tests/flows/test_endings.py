@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 
+import httpx
 import psutil
 import pytest
 
+from flows.temporary_server import TemporaryServer
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 from tests.helpers.polling import PATIENCE, polls
 
@@ -78,6 +80,24 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path):
     home.write_text("a file, not a folder")
     done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(home))
     assert_one_line_error(done, 1, "server ended: ", "unable to open database", "PREFECT_HOME")
+
+
+def test_the_server_of_a_run_is_for_that_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.setenv(name, "")  # restored afterwards: the server sets them
+        monkeypatch.delenv(name)
+    server = TemporaryServer()
+    try:
+        start = f"{os.environ['PREFECT_API_URL']}/flow_runs/"
+        assert start.startswith("http://127.0.0.1:")
+        assert httpx.post(start, json={}).status_code == 401
+        user, password = os.environ["PREFECT_API_AUTH_STRING"].split(":")
+        assert httpx.post(start, json={}, auth=(user, password)).status_code == 422  # no flow named
+        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        assert httpx.options(start, headers=asked).status_code == 400
+    finally:
+        server.end()
 
 
 def test_a_slow_start_says_what_it_waits_for(tmp_path):

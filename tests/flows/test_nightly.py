@@ -1,12 +1,14 @@
 """A simulated week of nights, with a student that learns one answer by heart: really trained, judged, promoted or not."""
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ from cotpipe.runs.promotion import (
 )
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
-from cotpipe.store.leases import try_lease
+from cotpipe.store.leases import Contender
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import LocalStorage
 from flows.nightly import nightly
@@ -79,12 +81,14 @@ def recipe(tmp_path, tiny_student) -> Recipe:
     return Recipe.model_validate(values)
 
 
-def night(recipe: Recipe) -> tuple[str, str]:
-    state = nightly(recipe=recipe, accuracy_margin=0.3, token_margin=0.5, return_state=True)
+def night(recipe: Recipe, **changes: Any) -> tuple[str, str]:
+    """A night on some thirty held-out problems, which can decide with margins as wide as these."""
+    margins = {"accuracy_margin": 0.3, "token_margin": 0.5}
+    state = nightly(recipe=recipe, return_state=True, **(margins | changes))
     return str(state.name), str(state.message)
 
 
-def test_a_week_of_nights(store, recipe):
+def test_a_week_of_nights(store, recipe, caplog):
     first = from_monday_to_friday(store, recipe)
     second = on_saturday(store, recipe, first)
     assert second.checkpoint != first
@@ -92,9 +96,12 @@ def test_a_week_of_nights(store, recipe):
     promoted_by_hand(store, first)
     shutil.rmtree(store / str(read_registry(LocalStorage(store)).promoted.checkpoint))
     (store / "inbox" / "monday.jsonl").write_text(problems(400, 20, 7))
-    name, why = night(recipe)
+    logging.getLogger("prefect.flow_runs").addHandler(caplog.handler)
+    name, why = night(recipe, accuracy_margin=0.02)
     assert name == "Failed"
     assert "cotpipe promote --undo" in why
+    assert "This night will promote nothing" in caplog.text  # it is told before anything is trained
+    assert "equal checkpoints pass from 189 on" in caplog.text
 
 
 def from_monday_to_friday(store: Path, recipe: Recipe) -> Reference:
@@ -149,8 +156,11 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
     kill_in_training(store, recipe)
     before = {path.name for path in store.glob("stage1/*/training-state/*.json")}
     assert before
-    name, why = night(recipe)
+    student = f"store:{read_runs(storage)[0].references['student']}"
+    name, why = night(recipe, anchor=student)
     assert name == "Promoted", why
+    assert "against the promoted checkpoint: accuracy" in why
+    assert f"against the anchor {student}: accuracy" in why
     registry = read_registry(storage)
     last = next(run for run in read_runs(storage) if run.run_id == registry.promoted.run_id)
     assert last.steps["problems"].reused or last.steps["rationales"].reused
@@ -162,7 +172,7 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
 
 def on_sunday(store: Path, recipe: Recipe) -> None:
     """Nothing new, and another night holds the turn."""
-    with try_lease(LocalStorage(store), REGISTRY, seconds=3):
+    with Contender(LocalStorage(store), REGISTRY, seconds=3).try_lease():
         name, why = night(recipe)
         assert (name, "another nightly run is in progress" in why) == ("Skipped", True)
     assert night(recipe)[0] == "Skipped"

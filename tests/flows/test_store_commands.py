@@ -83,6 +83,11 @@ def test_broken_sql_is_one_line(stores):
         cotpipe("sql", "select x from problems", "--store", stores), 2, "x", "problems, rationales"
     )
     assert_one_line_error(cotpipe("sql", "selec 1", "--store", stores), 2, "selec")
+    for options in ([], ["--csv"]):  # found only while rows are read
+        late = "select error('the row is bad') from problems"
+        assert_one_line_error(
+            cotpipe("sql", late, *options, "--store", stores), 2, "the row is bad"
+        )
 
 
 def test_an_empty_store_has_empty_tables(tmp_path):
@@ -154,6 +159,12 @@ def test_verify_names_what_is_damaged_and_a_plan_rebuilds_it(stores, tmp_path, t
     assert "15 of 16 steps are reused" in plan
 
 
+def collect(store: Path, keep_runs: int) -> str:
+    """Two gc in a row, without a time between: the first sets aside, the second removes."""
+    options = ["--keep-runs", str(keep_runs), "--grace-hours", "0", "--store", str(store)]
+    return run("gc", *options) + run("gc", *options)
+
+
 def test_gc_removes_only_what_no_kept_run_needs(stores, tmp_path):
     store = copy_of(stores, tmp_path)
     orphan = store / "stage1" / ("a" * 32) / "dead0000"
@@ -163,17 +174,18 @@ def test_gc_removes_only_what_no_kept_run_needs(stores, tmp_path):
     def files() -> set[Path]:
         return {path for path in store.rglob("*") if path.is_file()}
 
-    shards = sorted(store.glob(f"{SHARDS}/*/record.json"))
-    recent = {shards[0].parent.name}  # may be a part of something that is still being made
-    for path in shards[1:]:
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"made_at": "2026-01-01T00:00:00+00:00"})
-        )
     before = files()
     told = run("gc", "--keep-runs", "1", "--dry-run", "--store", str(store))
     assert files() == before
-    assert "would be freed" in told
-    run("gc", "--keep-runs", "1", "--store", str(store))
+    assert f"set aside: stage1/{'a' * 32}  0.0 MB  no kept run needs it" in told
+    told = run("gc", "--keep-runs", "1", "--store", str(store))
+    assert "a gc 24 hours from now, or later, removes what no run has used until then" in told
+    assert before < files()
+    assert {path.name.split(".", 1)[-1] for path in files() - before} <= {
+        "json",
+        "json.set-aside.json",
+    }
+    assert "removed: " in collect(store, 1)
     assert not orphan.exists()
     kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("record.json")}
     (last,) = (json.loads(path.read_text()) for path in (store / "runs").iterdir())
@@ -182,10 +194,31 @@ def test_gc_removes_only_what_no_kept_run_needs(stores, tmp_path):
     assert {key for key, record in kept.items() if record["kind"] != SHARDS} == set(
         last["artifacts"].values()
     )
-    assert {key for key, record in kept.items() if record["kind"] == SHARDS} == needed | recent
+    assert {key for key, record in kept.items() if record["kind"] == SHARDS} == needed
     assert "artifacts are intact" in run("verify", "--store", str(store))
     again = files()
-    run("gc", "--keep-runs", "1", "--store", str(store))
+    collect(store, 1)
     assert files() == again
-    run("gc", "--keep-runs", "0", "--store", str(store))
-    assert {path.relative_to(store).parts[:2] for path in files()} == {(SHARDS, *recent)}
+    collect(store, 0)
+    assert files() == set()
+
+
+def test_foreign_files_in_the_store_stop_no_command(stores, tmp_path):
+    """A backup beside the artifacts, a record where none belongs, an empty one: told, and left."""
+    store = copy_of(stores, tmp_path)
+    record = next(store.glob("stage1/*/record.json"))
+    (record.parent / "record.json").write_text("")
+    for foreign in ("store/backup/problems/record.json", "inbox/record.json"):
+        (store / foreign).parent.mkdir(parents=True, exist_ok=True)
+        (store / foreign).write_text("{}")
+    (store / "runs" / "notes.json").write_text("")
+    for arguments in (
+        ["gc", "--keep-runs", "0", "--grace-hours", "0"],
+        ["sql", "select count(*) from artifacts"],
+        ["verify"],
+        ["runs"],
+    ):
+        done = cotpipe(*arguments, "--store", str(store))
+        assert done.returncode == 0, done.stderr
+        assert "skipped: " in done.stderr
+    assert (store / "store/backup/problems/record.json").exists()

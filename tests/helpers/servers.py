@@ -65,7 +65,8 @@ class _InAThread:
 class FlakyProxy(_InAThread):
     """Passes requests on to a server, and loses a share of them in one of several ways.
 
-    `cut` sends the first half of the true answer; 429 asks for a pause of a second.
+    `cut` sends the first half of the true answer, `flip` another first byte; 429 asks for a pause of
+    a second.
     """
 
     def __init__(
@@ -87,12 +88,15 @@ class FlakyProxy(_InAThread):
         app.router.add_route("*", "/{path:.*}", self._pass_on)
         return app
 
+    def _fault(self, request: web.Request) -> str | None:
+        return self._random.choice(self.faults) if self._random.random() < self.share else None
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        fault = self._random.choice(self.faults) if self._random.random() < self.share else None
+        fault = self._fault(request)
         if fault:
             self.lost.append(fault)
-        if fault and fault != "cut":
+        if fault and fault not in ("cut", "flip"):
             if fault == "stall":
                 await asyncio.sleep(30)
             if fault in ("stall", "reset"):
@@ -115,17 +119,46 @@ class FlakyProxy(_InAThread):
             content = await answer.read()
             if fault == "cut":
                 return web.Response(status=answer.status, body=content[: len(content) // 2])
+            if fault == "flip":
+                content = bytes([content[0] ^ 1]) + content[1:]
             skipped = (
                 {"Transfer-Encoding", "Content-Length", "Connection"}
                 if request.method != "HEAD"
                 else set()
             )
-            headers = {name: value for name, value in answer.headers.items() if name not in skipped}
+            headers = {
+                name: value
+                for name, value in answer.headers.items()
+                if name not in skipped and not (fault and name.lower().startswith("x-amz-checksum"))
+            }
             return web.Response(
                 status=answer.status,
                 body=content if request.method != "HEAD" else None,
                 headers=headers,
             )
+
+
+class BadDownloads(FlakyProxy):
+    """Spoils the first downloads of files whose names end in `weights`, one way after the other."""
+
+    def __init__(self, upstream: str, faults: tuple[str, ...]) -> None:
+        super().__init__(upstream, share=0, seed=0, faults=faults)
+
+    def _fault(self, request: web.Request) -> str | None:
+        number = len(self.lost)
+        spoilt = request.method == "GET" and request.path.endswith("weights")
+        return self.faults[number] if spoilt and number < len(self.faults) else None
+
+
+class NoConditions(FlakyProxy):
+    """Answers conditional writes with an error status, and passes everything else on."""
+
+    def __init__(self, upstream: str, status: int) -> None:
+        super().__init__(upstream, share=0, seed=0)
+        self.status = status
+
+    def _fault(self, request: web.Request) -> str | None:
+        return str(self.status) if "If-None-Match" in request.headers else None
 
 
 class ScriptedModel(_InAThread):

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.helpers.flow_runs import TINY
 from tests.helpers.polling import PATIENCE, polls
+from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -25,15 +25,14 @@ class Stack:
         self.folder, self.student, self.port = folder, student, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.store = folder / "store"
+        self.told = ""  # by the first `up`
         self.teacher_port = free_port()  # nobody listens until a test does
         self.environment = os.environ | {
             "PREFECT_HOME": str(folder / "prefect"), "COTPIPE_STORE": str(self.store), "COTPIPE_TRAINING_STATE_SECONDS": "0",
-            "OMP_NUM_THREADS": "1", "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
+            "OMP_NUM_THREADS": "1", "COTPIPE_RECIPES": str(ROOT / "tests" / "helpers"), "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
         } | environment  # fmt: skip
         self.environment.pop("PREFECT_API_URL", None)
-        user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
-        auth = (user, password) if user else None
-        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60, auth=auth)
+        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60)
 
     def cotpipe(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "flows.cli", *arguments]
@@ -49,7 +48,23 @@ class Stack:
     def up(self) -> str:
         done = self.cotpipe("up", "--port", str(self.port))
         assert done.returncode == 0, done.stderr
+        self.log_in()
+        self.told = self.told or done.stdout
         return done.stdout
+
+    @property
+    def password(self) -> str:
+        """User and password (`admin:...`): those that the environment gives, else those that `up` made."""
+        given = self.environment.get("PREFECT_API_AUTH_STRING")
+        return given or (self.folder / "prefect" / "cotpipe" / "password").read_text()
+
+    def log_in(self) -> None:
+        """Let the client show the password and a CSRF token with everything that it asks."""
+        self.client.auth = httpx.BasicAuth(*self.password.split(":", 1))
+        token = self.client.get("/csrf-token", params={"client": "test"}).raise_for_status().json()
+        self.client.headers.update(
+            {"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token["token"]}
+        )
 
     def down(self) -> None:
         done = self.cotpipe("down")
@@ -67,7 +82,7 @@ class Stack:
         flow = "nightly" if deployment == "nightly" else "curriculum"
         found = self.client.get(f"/deployments/name/{flow}/{deployment}").raise_for_status().json()
         recipe = ({"student": {"model": str(self.student)}} if student else {}) | (recipe or {})
-        body = {"parameters": {"start_from": TINY, "recipe": recipe} | parameters}
+        body = {"parameters": {"start_from": "tiny", "recipe": recipe} | parameters}
         return self.ask(f"/deployments/{found['id']}/create_flow_run", body)["id"]
 
     def ask(self, path: str, body: dict) -> Any:

@@ -171,11 +171,8 @@ def joined(runner, *batches: list[dict]) -> tuple[list[Problem], list[Reject]]:
         taken.append(take_in(runner, recipe, path.name).problems)
     record = runner.run(problems.STEP, night_recipe(recipe, taken, ModelRegistry(), 3), {}).record
     assert record.counts["kept"] + record.counts["dropped"] == sum(map(len, batches))
-    kept, dropped = (
-        list(read_rows(runner.store.path(record, f"{name}.parquet"), row_type))
-        for name, row_type in (("problems", Problem), ("rejects", Reject))
-    )
-    return kept, dropped
+    kept = list(read_rows(runner.store.path(record, "problems.parquet"), Problem))
+    return kept, list(read_rows(runner.store.path(record, "rejects.parquet"), Reject))
 
 
 def row(number: int, question: str, answer: int = 7) -> dict:

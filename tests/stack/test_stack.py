@@ -72,7 +72,13 @@ def test_deployments_can_go_to_a_pool_of_gpu_nodes(stack):
     assert done.returncode == 0, done.stderr
     found = stack.client.get("/deployments/name/nightly/nightly").json()
     assert found["work_pool_name"] == "gpu-nodes"
-    assert found["job_variables"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
+    made = stack.client.get("/work_pools/gpu-nodes").json()["base_job_template"]
+    assert made["job_configuration"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
+    for given in ({"command": "id"}, {"env": {"PATH": "/tmp"}}):
+        answer = stack.client.post(
+            f"/deployments/{found['id']}/create_flow_run", json={"job_variables": given}
+        )
+        assert answer.status_code == 422
     stack.up()
     assert (
         stack.client.get("/deployments/name/nightly/nightly").json()["work_pool_name"] == "cotpipe"

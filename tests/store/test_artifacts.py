@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -6,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cotpipe.errors import RunError, TransientError, UserError
-from cotpipe.store.artifacts import Store
+from cotpipe.store.artifacts import LEFTOVERS_ARE_KEPT, Store
 from cotpipe.store.records import Record, Reference, StoredFile, fingerprint_of
 from cotpipe.store.storage import LocalStorage
 
@@ -46,6 +50,29 @@ def test_committed_is_found_whole(store):
     assert (store.path(found, "model") / "weights").read_text() == "data"
 
 
+def test_a_power_cut_after_a_commit_loses_no_file_of_it(store, monkeypatch):
+    """The record may be on the disk only after everything that it names."""
+    flushed, link, fsync = [], os.link, os.fsync
+
+    def linked(source, target):
+        flushed.append(Path(target).name)
+        link(source, target)
+
+    def synced(file):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "fsync", synced)
+    attempt = commit(store).attempt
+    order = [name.rsplit(".", 1)[0] if name.startswith(".record") else name for name in flushed]
+    recorded = order.index("record.json")
+    assert {"weights", "model", attempt, REFERENCE.fingerprint, "problems", ".record.json"} <= set(
+        order[:recorded]
+    )
+    assert REFERENCE.fingerprint in order[recorded:]
+
+
 def test_a_failed_draft_leaves_nothing(store):
     with pytest.raises(RuntimeError), store.draft(REFERENCE) as draft:
         (draft.path / "half").write_text("x")
@@ -66,23 +93,36 @@ def test_nothing_is_overwritten(store):
     }
 
 
-def test_a_run_that_was_taken_for_dead_commits_nothing(store):
+def test_a_run_whose_files_are_gone_commits_nothing(store):
     with store.draft(REFERENCE) as slow:
-        (slow.path / "weights").write_text("slow")
-        with store.draft(REFERENCE):
-            pass  # another run has taken over, and is at work
-        with pytest.raises(TransientError, match="another run took over its lease; run again"):
+        shutil.rmtree(slow.path)
+        with pytest.raises(TransientError, match="were removed while it was at work; run again"):
             store.commit(slow, record())
     assert store.record(REFERENCE) is None
 
 
-def test_what_a_dead_attempt_left_is_removed_by_the_next(store):
-    left = store.storage.root / str(REFERENCE) / "dead0000"
-    left.mkdir(parents=True)
-    (left / "half").write_text("x")
+def test_another_runs_artifact_is_verified_before_it_is_used(store):
+    """The first commit wins only if its files are what its record says."""
+    with store.draft(REFERENCE) as slow:
+        (slow.path / "weights").write_text("slow")
+        first = commit(store, "first")
+        (store.storage.root / first.folder / "model" / "weights").write_text("FIRST")
+        second = store.commit(slow, record())
+        assert second.attempt == slow.attempt
+    assert store.check(REFERENCE) == second
+    assert store.is_marked_damaged(first)
+
+
+def test_what_a_dead_attempt_left_is_removed_once_it_is_a_day_old(store):
+    old, young = (store.storage.root / str(REFERENCE) / name for name in ("dead0000", "dead1111"))
+    for left in (old, young):
+        left.mkdir(parents=True)
+        (left / "half").write_text("x")
+    os.utime(old / "half", (0, time.time() - LEFTOVERS_ARE_KEPT - 60))
     assert store.find(REFERENCE) is None
     commit(store)
-    assert not left.exists()
+    assert not old.exists()
+    assert young.exists()  # a machine that lost its lease may still write to it
 
 
 @pytest.mark.parametrize("damage", ["change", "truncate", "delete"])

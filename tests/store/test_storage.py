@@ -11,7 +11,6 @@ import pytest
 from cotpipe.errors import RunError, UserError
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_storage, open_store
-from cotpipe.store.leases import holder, try_lease
 from cotpipe.store.records import Record, Reference
 from cotpipe.store.storage import Storage
 from cotpipe.store.training_states import TrainingStates
@@ -122,40 +121,6 @@ def test_of_many_creators_one_wins(server, request, tmp_path):
             won = [future.result() for future in made]
         assert sum(won) == 1
         assert storages[0].read(f"r{round_}") == str(won.index(True)).encode()
-
-
-def test_a_lease_is_held_by_one_renewed_and_taken_over_when_its_holder_falls_silent(storage):
-    with try_lease(storage, "s/f", seconds=60) as first:
-        assert first
-        with try_lease(storage, "s/f", seconds=60) as second:
-            assert second is None
-        assert holder(storage, "s/f") == first
-    assert holder(storage, "s/f") is None
-    dead = first.model_copy(update={"expires_at": 0.0})
-    storage.replace("s/f/lease-3.json", dead.model_dump_json().encode())
-    with try_lease(storage, "s/f", seconds=60) as third:
-        assert third
-        assert set(storage.sizes("s/f")) == {"lease-4.json"}
-    assert storage.sizes("s/f") == {}
-
-
-def test_a_lease_of_a_process_that_is_gone_counts_no_more(storage):
-    with try_lease(storage, "s/g", seconds=60) as lease:
-        gone = lease.model_copy(update={"pid": 2**22 + 1})
-        elsewhere = gone.model_copy(update={"host": "elsewhere"})
-    assert gone.is_dead()
-    assert not elsewhere.is_dead()
-
-
-def test_a_lease_is_renewed(tmp_path):
-    import time
-
-    storage = open_storage(Settings(store=str(tmp_path)))
-    with try_lease(storage, "s", seconds=0.3) as lease:
-        deadline = time.monotonic() + 30
-        while holder(storage, "s").expires_at <= lease.expires_at:
-            assert time.monotonic() < deadline
-    assert holder(storage, "s") is None
 
 
 def make_store(storage, cache_folder, max_bytes=10**9) -> Store:

@@ -1,0 +1,237 @@
+"""What `gc` may take: never what a run uses, plans, or is about to use, whenever it started."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cotpipe.errors import RunError
+from cotpipe.progress import Silent
+from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
+from cotpipe.runs.garbage import collect_garbage, find_garbage
+from cotpipe.runs.log import RunLog
+from cotpipe.settings import Settings
+from cotpipe.steps.runner import StepRunner
+from cotpipe.steps.step import Step
+from cotpipe.store.artifacts import Store
+from cotpipe.store.leases import Contender
+from cotpipe.store.records import SET_ASIDE, SHARDS, Record, Reference
+from cotpipe.store.storage import LocalStorage
+
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(LocalStorage(tmp_path / "store"), tmp_path / "cache")
+
+
+def reference(kind: str, digit: str = "1") -> Reference:
+    return Reference(kind=kind, fingerprint=digit * 32)
+
+
+def commit(store: Store, one: Reference, **changes) -> Record:
+    values = {
+        "step_version": 1, "fields": {}, "inputs": {}, "counts": {}, "files": [], "versions": {},
+        "made_at": "2026-01-01T00:00:00+00:00", "seconds": 0.0,
+    }  # fmt: skip
+    with store.draft(one) as draft:
+        (draft.path / "file").write_text("x")
+        identity = {"kind": one.kind, "fingerprint": one.fingerprint, "attempt": draft.attempt}
+        return store.commit(draft, Record.model_validate(values | changes | identity))
+
+
+def pass_time(store: Store, seconds: float) -> None:
+    """Everything in the store becomes older."""
+    for path in Path(store.storage.address).rglob("*"):
+        if path.is_file():
+            os.utime(path, (0, path.stat().st_mtime - seconds))
+
+
+def gc(store: Store, grace: float = DAY) -> set[str]:
+    look, garbage = find_garbage(store, keep_runs=0, grace=grace)
+    return {item.name for item in collect_garbage(store, look, garbage)}
+
+
+def gc_until_all_is_gone(store: Store) -> None:
+    for _ in range(3):
+        gc(store)
+        pass_time(store, 2 * DAY)
+
+
+def begun(store: Store, *planned: Reference, recipe: Recipe | None = None) -> RunLog:
+    log = RunLog(store.storage, recipe or load_recipe("demo"), suffix="0123abcd")
+    log.plan(planned)
+    return log
+
+
+def test_what_nothing_needs_is_set_aside_first_and_removed_after_the_grace_period(store):
+    one = commit(store, reference("problems"))
+    pass_time(store, 100 * DAY)
+    assert gc(store) == set()
+    assert store.check(one.reference) == one  # usable all the time, and so taken back
+    assert not store.storage.read(f"{one.reference}/{SET_ASIDE}")
+    assert gc(store) == set()
+    pass_time(store, DAY / 2)
+    assert gc(store) == set()
+    pass_time(store, DAY / 2)
+    assert gc(store) == {str(one.reference)}
+    assert store.storage.files("") == {}
+
+
+def test_a_run_that_started_long_ago_and_lives_keeps_what_it_planned(store):
+    problems = commit(store, reference("problems"))
+    lessons = commit(store, reference("lessons"), inputs={"problems": "1" * 32})
+    log = begun(store, lessons.reference, reference("stage1"))
+    for _ in range(12):
+        pass_time(store, 2 * DAY)
+        log.step(lessons.reference, reused=True, seconds=0.0)  # as its heartbeat does
+        gc(store)
+    assert store.check(problems.reference)
+    assert store.check(lessons.reference)
+    pass_time(store, 8 * DAY)  # silent for longer than a week: it is dead
+    gc_until_all_is_gone(store)
+    assert store.find(lessons.reference) is None
+
+
+def test_a_heartbeat_writes_the_record_of_a_run_again(store):
+    log = begun(store)
+    pass_time(store, 30 * DAY)
+    (before,) = store.storage.files("runs").values()
+    with log.heartbeat(seconds=0.01):
+        deadline = time.monotonic() + 60
+        while list(store.storage.files("runs").values()) == [before]:
+            assert time.monotonic() < deadline
+    assert next(iter(store.storage.files("runs").values())).modified > before.modified
+
+
+def test_shards_of_a_generation_under_way_are_kept_however_old(store):
+    """Killed and started again for weeks, a generation still finds its first shard."""
+    shard = Step(SHARDS, 1, (), lambda recipe: {"requests": 1}, write)
+    broken = Step(SHARDS, 1, (), lambda recipe: {"requests": 2}, fail)
+
+    def generate(work) -> dict[str, int]:
+        list(work.shards([shard, broken], "file", lambda number: None))
+        return {}
+
+    step = Step("rationales", 1, (), lambda recipe: {}, generate)
+    runner = StepRunner(store, Settings(), Silent())
+    with pytest.raises(RunError, match="the server is away"):
+        runner.run(step, Recipe(), {})
+    whole = Reference(
+        kind="rationales", fingerprint=os.listdir(store.storage.root / "rationales")[0]
+    )
+    log = begun(store, whole)
+    for _ in range(6):
+        pass_time(store, 3 * DAY)
+        log.plan([whole])
+        gc(store)
+    assert len(store.records(SHARDS)) == 1
+
+
+def write(work) -> dict[str, int]:
+    (work.output / "file").write_text("text")
+    return {}
+
+
+def fail(work) -> dict[str, int]:
+    raise RunError("the server is away")
+
+
+def test_the_batches_of_a_night_are_kept_from_its_start(store):
+    """Nothing but the night's recipe names them until its first step is done."""
+    batches = [commit(store, reference("problems", digit)) for digit in "12"]
+    fresh = commit(store, reference("problems", "3"))
+    source = {"kind": "stored", "problems": [one.fingerprint for one in batches]}
+    recipe = Recipe.model_validate({"problems": {"source": source}})
+    log = begun(store, recipe=recipe)
+    for _ in range(3):
+        pass_time(store, 2 * DAY)
+        log.plan([])
+        gc(store)
+    assert all(store.find(one.reference) for one in batches)
+    assert store.find(fresh.reference) is None
+
+
+def test_what_is_being_built_is_kept_with_all_that_it_reads(store):
+    """Also without a run's record: from a notebook, or by `take in`."""
+    read = commit(store, reference("problems"))
+    making = reference("lessons", "2")
+    with Contender(store.storage, str(making), seconds=60).try_lease():
+        store.note_needs(making, [read.reference])
+        for _ in range(3):
+            pass_time(store, 2 * DAY)
+            (name,) = (name for name in store.storage.sizes(str(making)) if "lease" in name)
+            os.utime(store.storage.root / str(making) / name)
+            gc(store)
+        assert store.check(read.reference)
+
+
+@pytest.mark.parametrize("how", ["planned", "named by its recipe", "used", "promoted"])
+def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store, how):
+    one = commit(store, reference("problems"))
+    gc(store)
+    pass_time(store, 2 * DAY)
+    look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    assert [item.ready for item in garbage] == [True]
+    if how == "planned":
+        begun(store, one.reference)
+    elif how == "named by its recipe":
+        source = {"kind": "stored", "problems": [one.fingerprint]}
+        begun(store, recipe=Recipe.model_validate({"problems": {"source": source}}))
+    elif how == "used":
+        assert store.check(one.reference)
+    else:
+        from cotpipe.runs.promotion import ModelRegistry, write_registry
+
+        registry = ModelRegistry().with_promotion(one.reference, "run", "by hand")
+        write_registry(store.storage, registry)
+    assert collect_garbage(store, look, garbage) == []
+    assert store.check(one.reference) == one
+
+
+def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):
+    made = commit(store, reference("problems"))
+    store.storage.remove(str(made.reference))
+
+    def read(work) -> dict[str, int]:
+        work.input("problems", "file")
+        return {}
+
+    step = Step("lessons", 1, ("problems",), lambda recipe: {}, read)
+    with pytest.raises(RunError, match="no longer in the store .*run again to rebuild it"):
+        StepRunner(store, Settings(), Silent()).run(step, Recipe(), {"problems": made.reference})
+
+
+def test_leftovers_and_damaged_attempts_of_needed_artifacts_go_when_they_are_old(store):
+    one = commit(store, reference("problems"))
+    store.storage.replace(f"{one.reference}/dead0000/half", b"x")
+    store.storage.replace(f"{one.reference}/lease-7.json", b"{}")
+    log = begun(store, one.reference)
+    assert gc(store) == set()
+    pass_time(store, 2 * DAY)
+    log.plan([one.reference])
+    assert gc(store) == {f"{one.reference}/dead0000", f"{one.reference}/lease-7.json"}
+    store.storage.replace(f"{one.folder}/file", b"damaged")
+    assert store.check(one.reference) is None
+    assert gc(store) == set()
+    again = commit(store, one.reference)
+    pass_time(store, 2 * DAY)
+    log.plan([one.reference])
+    assert f"{one.folder}" in gc(store)
+    assert store.check(one.reference) == again
+
+
+def test_an_old_run_is_set_aside_too_and_a_larger_number_of_kept_runs_takes_it_back(store):
+    one = commit(store, reference("problems"))
+    log = begun(store, one.reference)
+    log.finish("completed")
+    gc(store)
+    pass_time(store, DAY / 2)
+    look, garbage = find_garbage(store, keep_runs=1, grace=DAY)
+    collect_garbage(store, look, garbage)
+    assert not any(SET_ASIDE in name for name in store.storage.files(""))
+    gc_until_all_is_gone(store)
+    assert store.storage.files("") == {}

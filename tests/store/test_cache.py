@@ -1,0 +1,85 @@
+"""What an S3 server or the way to it may do wrong, and what then counts as damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from cotpipe.errors import RunError, TransientError
+from cotpipe.recipe.files import load_recipe
+from cotpipe.runs.doctor import examine
+from cotpipe.store.artifacts import Store, open_store
+from cotpipe.store.leases import Contender
+from cotpipe.store.records import Record, Reference
+from tests.helpers.s3 import s3_settings
+from tests.helpers.servers import BadDownloads, NoConditions
+
+CONTENT = bytes(range(256)) * 4
+
+
+def committed(server: str, folder: Path, address: str) -> Record:
+    store = open_store(s3_settings(server, folder / "first", address))
+    reference = Reference(kind="stage1", fingerprint="a" * 32)
+    with store.draft(reference) as draft:
+        (draft.path / "weights").write_bytes(CONTENT)
+        record = Record(
+            kind=reference.kind, fingerprint=reference.fingerprint, attempt=draft.attempt, step_version=1, fields={},
+            inputs={}, counts={}, files=[], versions={}, made_at="2026-01-01T00:00:00+00:00", seconds=0.0,
+        )  # fmt: skip
+        return store.commit(draft, record)
+
+
+def read(store: Store, record: Record) -> bytes:
+    return store.path(record, "weights").read_bytes()
+
+
+@pytest.mark.parametrize("faults", [("cut",), ("flip",), ("cut", "flip")])
+def test_a_bad_download_is_repeated_and_condemns_nothing(rclone, tmp_path, faults):
+    address = f"s3://bucket/downloads-{'-'.join(faults)}"
+    record = committed(rclone, tmp_path, address)
+    with BadDownloads(rclone, faults) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "second", address))
+        assert read(store, record) == CONTENT
+        assert proxy.lost == [*faults]
+        assert store.check(record.reference) == record
+
+
+def test_a_connection_that_cuts_everything_is_told_and_condemns_nothing(rclone, tmp_path):
+    record = committed(rclone, tmp_path, "s3://bucket/cuts")
+    with BadDownloads(rclone, ("cut",) * 100) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "second", "s3://bucket/cuts"))
+        with pytest.raises(TransientError, match="weights: 3 downloads .*check the network"):
+            read(store, record)
+        assert store.check(record.reference) == record
+
+
+def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path):
+    record = committed(rclone, tmp_path, "s3://bucket/cached")
+    store = open_store(s3_settings(rclone, tmp_path / "second", "s3://bucket/cached"))
+    path = store.path(record, "weights")
+    path.write_bytes(CONTENT[:100])  # a power cut
+    assert read(store, record) == CONTENT
+    assert store.check(record.reference) == record
+
+
+@pytest.mark.parametrize("status", [400, 501])
+def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(rclone, tmp_path, status):
+    with NoConditions(rclone, status) as proxy:
+        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/refuses-{status}")
+        store = open_store(settings)
+        with (
+            pytest.raises(RunError, match=f"If-None-Match: {status} .*cotpipe doctor") as raised,
+            Contender(store.storage, "stage1/" + "a" * 32, seconds=1).try_lease(),
+        ):
+            pass
+        assert not isinstance(raised.value, TransientError)  # nothing tries it again
+        assert "\n" not in str(raised.value)
+        found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
+        assert (found.state, "If-None-Match" in found.text) == ("fail", True)
+
+
+def test_the_doctor_says_what_the_server_does_with_conditional_writes(rclone, seaweed, tmp_path):
+    for server, state in ((rclone, "warn"), (seaweed, "ok")):
+        settings = s3_settings(server, tmp_path, "s3://bucket/doctor")
+        found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
+        assert (found.state, "ignores If-None-Match" in found.text) == (state, state == "warn")
+        assert open_store(settings).storage.sizes("") == {}
