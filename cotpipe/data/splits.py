@@ -55,13 +55,16 @@ def near_duplicates(
         weights=_LSH_WEIGHTS,
     )
     texts = list(dict.fromkeys(held_out))
-    shingles = [_shingles(text) for text in texts]
-    for number, shingle in enumerate(shingles):
-        index.insert(number, _minhash(shingle))
+    for number, text in enumerate(texts):
+        index.insert(number, _minhash(_shingles(text)))
     found: dict[str, str] = {}
     for problem_id, question in questions:
         own = _shingles(question)
-        near = [(_jaccard(own, shingles[number]), -number) for number in index.query(_minhash(own))]
+        # Shingles take ten times the memory of their text, so those of candidates are made again.
+        near = [
+            (_jaccard(own, _shingles(texts[number])), -number)
+            for number in index.query(_minhash(own))
+        ]
         best, negative = max(near, default=(0.0, 0))
         if best >= similarity:
             found[problem_id] = texts[-negative]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotpipe.data.problems.stored import PROBLEMS
@@ -90,11 +91,11 @@ class _Questions:
         return len(self._table)
 
     def ids(self, positions: Sequence[int]) -> list[str]:
-        ids: list[str] = self._table["problem_id"].take(positions).to_pylist()
-        return ids
+        ids = self._table["problem_id"].take(pa.array(positions, pa.int64()))
+        return [str(one) for one in ids.to_pylist()]
 
     def at(self, positions: Sequence[int]) -> list[Problem]:
-        rows = self._table.take(positions).to_pylist()
+        rows = self._table.take(pa.array(positions, pa.int64())).to_pylist()
         return [Problem(**row, rationales=[]) for row in rows]
 
 
@@ -160,6 +161,8 @@ class _Round:
         """Whether a problem is done, and if not, which of its answers may be restructured."""
         if any(one.reason in (None, PROMPT_TOO_LONG) for one in judged):
             self.done.add(position)
+            return
+        if not self._work.recipe.teacher.restructure:
             return
         for one in judged:
             if one.reason in WITHOUT_STEPS:

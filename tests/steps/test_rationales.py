@@ -147,6 +147,16 @@ def test_a_right_answer_without_steps_is_written_again_in_steps(problems, tmp_pa
     assert all(row.restructured for row in rationales)
 
 
+def test_nothing_is_written_again_where_all_answers_have_steps(problems, tmp_path):
+    with ScriptedModel(lambda messages, body: solution(problems[messages[-1]["content"]])) as model:
+        outcome = Pipeline(tmp_path, model, "teacher.restructure=true").run()
+        assert len(model.bodies) == 12
+    assert outcome.record.counts["kept"] == 12
+    assert {file.path for file in outcome.record.files} == {
+        "rationales.parquet", "rejects.parquet", "teacher.parquet",
+    }  # fmt: skip
+
+
 def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
     broken = {"on": True}
     shards = shards_of([problem.problem_id for problem in problems.values()], 3)
