@@ -16,7 +16,7 @@ def count_held_out(store: Store, problems: Reference, recipe: Recipe) -> int:
     assert record, "made earlier in this run"
     table = pq.read_table(store.path(record, PROBLEMS), columns=["problem_id", "split"])
     names, splits = table["problem_id"].to_pylist(), table["split"].to_pylist()
-    count = sum(
+    count: int = sum(
         (split or split_at(position_of(name), shares)) == recipe.evaluation.split
         for name, split in zip(names, splits, strict=True)
     )

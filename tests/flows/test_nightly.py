@@ -52,7 +52,7 @@ STAGES = [
 
 def problems(start: int, count: int, answer: int) -> str:
     rows = (
-        {"question": f"Box {number}?", "answer": f"Box.\nNumber.\n#### {answer}"}
+        {"question": f"Box {number:03}?", "answer": f"Box.\nNumber.\n#### {answer}"}
         for number in range(start, start + count)
     )
     return "".join(json.dumps(row) + "\n" for row in rows)

@@ -41,7 +41,7 @@ def test_progress_that_an_event_loop_reports_arrives(prefect):
             asyncio.run(report())
             assert progress_of("progress-deep-file-csv") == (
                 75.0,
-                "Deep/file.csv: 3 of 4  loss 0.5",
+                "Deep/file.csv: 3 of 4 loss 0.5",
             )
             progress.finish("done: 4")
 
