@@ -96,16 +96,20 @@ class HeldLease:
         lease = _parse(data)  # numbers start again, so the name alone says nothing
         return lease is not None and lease.owner == self._lease.owner
 
-    def _renew(self, interval: float) -> None:
-        while not self._over.wait(interval):
-            try:
-                if not self._is_ours():
-                    self._displaced.set()
-                    return
+    def beat(self) -> None:
+        """Renew the lease, unless another run has taken it over."""
+        try:
+            if self._is_ours():
                 self._lease = self._lease.model_copy(update={"beat": self._lease.beat + 1})
                 self._storage.replace(self.name, self._lease.model_dump_json().encode())
-            except RunError as error:
-                logger.warning("could not renew the lease of %s: %s", self._folder, error)
+            else:
+                self._displaced.set()
+        except RunError as error:
+            logger.warning("could not renew the lease of %s: %s", self._folder, error)
+
+    def _renew(self, interval: float) -> None:
+        while not self._over.wait(interval) and not self._displaced.is_set():
+            self.beat()
 
 
 class Contender:
