@@ -15,7 +15,7 @@ help:  ## this list
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
 	$(BIN)/cotpipe run --recipe $(RECIPE)
 
-unit: .venv/installed-dev  ## the tests that take under a minute: no training, no Prefect, no servers
+unit: .venv/installed-dev  ## the tests that take under a minute: no training, no Prefect, no S3
 	$(BIN)/python -m pytest $(UNIT) cotpipe
 
 test: check pytest  ## static checks, then all tests that need no stack and no vLLM

@@ -1,66 +1,83 @@
-"""Duration of masking, shuffling and writing 10 thousand, 100 thousand and a million rationales.
+"""A million problems through the teacher, the lessons and the examples: time and peak memory.
 
-    python benchmarks/scale.py FOLDER
+    python benchmarks/scale.py FOLDER [SIZE ...]
 
-Runs the step of the pipeline in one process per size, and queries the catalog at the largest size.
+A scripted teacher gives four right answers of 3 kB per problem. Each size runs in one process of its
+own; the catalog is queried at the largest. A million problems need about 40 GB of disk.
 """
 
+import hashlib
 import json
 import random
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from cotpipe.data.rows import Failure, Lesson, Row, write_rows
-from cotpipe.progress import Silent
+from cotpipe.data.rows import Failure, Problem, Row, write_rows
+from cotpipe.engines import Generated, Model, Request, Sampling
+from cotpipe.progress import Progress, Silent
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.catalog import query
 from cotpipe.settings import Settings
-from cotpipe.steps import examples
-from cotpipe.steps.step import Work
+from cotpipe.steps.curriculum import steps_of
+from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.records import Record, Reference
-from cotpipe.store.training_states import TrainingStates
 
 SIZES = (10_000, 100_000, 1_000_000)
-EXAMPLES = Reference(kind="stage1-examples", fingerprint="0" * 32)
+NUM_SAMPLES = 4
+STEPS = [
+    f"Step {number}: " + "the apples of this basket are counted one after the other, and " * 6
+    for number in range(1, 9)
+]
+"""A rationale of 3 kB. Its words are not numbers: finding which step uses which number takes ten
+times as long as all else, and no memory."""
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
-def lessons_of(size: int) -> Reference:
-    """The artifact with this many lessons."""
-    return Reference(kind="lessons", fingerprint=f"{size:032x}")
+class Scripted:
+    """A teacher whose answers are right, and of 3 kB."""
 
-
-def lessons(size: int) -> Iterator[Lesson]:
-    """Rationales of 2 to 8 steps of about 60 characters, as in GSM8K."""
-    rng = random.Random(1)
-    for number in range(size):
-        steps = [
-            f"After {rng.randint(2, 99)} more there are {rng.randint(2, 99)} + {rng.randint(2, 99)} = {number} apples."
-            for _ in range(rng.randint(2, 8))
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: Progress
+    ) -> list[list[Generated]]:
+        """See `Engine.generate`; the number in the question is the answer."""
+        return [
+            [self._answer(request, number) for number in range(sampling.num_samples)]
+            for request in requests
         ]
-        graph = ([[] for _ in steps], [0] * len(steps), list(range(len(steps))))
-        question = (
-            f"Problem {number}: " + "Tom has some apples and is given some more of them. " * 3
-        )
-        yield Lesson(
-            f"problem-{number:07d}",
-            "stage1",
-            number / size,
-            question,
-            str(number),
-            steps,
-            12 * len(steps),
-            *graph,
-        )
+
+    def _answer(self, request: Request, number: int) -> Generated:
+        answer = request.prompt[-1]["content"].split(":")[0].removeprefix("Problem ")
+        word = hashlib.sha256(f"{answer}/{number}".encode()).hexdigest().translate(_LETTERS)
+        lines = [f"{step}{word[4 * place :]}." for place, step in enumerate(STEPS)]
+        lines[-1] += f" That makes {answer}."
+        return Generated("\n".join([*lines, f"Answer: {answer}"]), 700, truncated=False)
 
 
-def no_shards(*_: object) -> list[Record]:
-    """Not called, as nothing is generated here."""
-    raise AssertionError
+@contextmanager
+def open_scripted(model: Model, settings: Settings) -> Iterator[Scripted]:
+    """Open the scripted teacher."""
+    yield Scripted()
+
+
+def recipe() -> Recipe:
+    """Four answers of the scripted teacher per problem, and the published curriculum."""
+    teacher = {"engine": f"{Path(__file__).resolve()}:open_scripted", "model": "scripted"}
+    return Recipe.model_validate({"teacher": teacher | {"num_samples": NUM_SAMPLES}})
+
+
+def problems(size: int) -> Iterator[Problem]:
+    """Questions of 250 characters, no two of them near each other."""
+    rng = random.Random(1)
+    words = [f"word{number}" for number in range(10_000)]
+    for number in range(size):
+        question = f"Problem {number}: {' '.join(rng.choices(words, k=25))}, how many?"
+        yield Problem(f"problem-{number:07d}", question, str(number), [])
 
 
 def put(store: Store, reference: Reference, row_type: type[Row], rows: Iterable[Row]) -> None:
@@ -84,24 +101,27 @@ def put(store: Store, reference: Reference, row_type: type[Row], rows: Iterable[
         )  # fmt: skip
 
 
-def write_examples(store: Store, size: int, output: Path) -> None:
-    """In a child process: run the step, and print its duration and peak memory."""
-    started = time.perf_counter()
-    work = Work(
-        recipe=Recipe(),
-        settings=Settings(),
-        store=store,
-        inputs={"lessons": lessons_of(size)},
-        output=output,
-        training_states=TrainingStates(store.storage, EXAMPLES),
-        progress=Silent(),
-        run_all=no_shards,
-    )
-    counts = examples.step(Recipe().stages[0], "failures").run(work)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    result = {"rows": counts["kept"], "seconds": round(seconds, 2), "peak_gb": round(peak, 2)}
-    sys.stdout.write(json.dumps(result) + "\n")
+def run_steps(store: Store, size: int) -> None:
+    """In a child process: run the steps; print the duration of each, and the peak memory so far."""
+    reference = Reference(kind="problems", fingerprint=f"{size:032x}")
+    put(store, reference, Problem, problems(size))
+    inputs, chosen = {"problems": reference}, recipe()
+    chosen.load_own_code()
+    runner, steps = StepRunner(store, Settings(), Silent()), steps_of(chosen)
+    for kind in ("rationales", "lessons", "stage1-examples"):
+        started = time.perf_counter()
+        outcome = runner.run(steps[kind], chosen, inputs)
+        inputs[kind] = outcome.reference
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        result = {
+            "problems": size,
+            "step": kind,
+            "kept": outcome.record.counts["kept"],
+            "seconds": round(time.perf_counter() - started, 1),
+            "peak_gb": round(peak, 2),
+        }
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
 
 
 def ask_failures(store: Store, size: int) -> None:
@@ -122,18 +142,15 @@ def ask_failures(store: Store, size: int) -> None:
 
 def main() -> None:
     """Run all sizes in turn."""
-    root = Path(sys.argv[1])
-    store = open_store(Settings(store=str(root / "store")))
-    if len(sys.argv) > 2:
-        size = int(sys.argv[2])
-        output = root / f"examples-{size}"
-        output.mkdir(exist_ok=True)
-        write_examples(store, size, output)
+    root, *chosen = sys.argv[1:]
+    store = open_store(Settings(store=str(Path(root, "store"))))
+    if chosen[:1] == ["--size"]:
+        run_steps(store, int(chosen[1]))
         return
-    for size in SIZES:
-        put(store, lessons_of(size), Lesson, lessons(size))
-        subprocess.run([sys.executable, __file__, str(root), str(size)], check=True)
-    ask_failures(store, SIZES[-1])
+    sizes = [int(size) for size in chosen] or list(SIZES)
+    for size in sizes:
+        subprocess.run([sys.executable, __file__, root, "--size", str(size)], check=True)
+    ask_failures(store, max(sizes))
 
 
 if __name__ == "__main__":

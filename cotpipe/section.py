@@ -1,17 +1,24 @@
 """The base class of recipe sections, and their contribution to fingerprints."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cotpipe.extensions import is_own, own_identity
+
+# More than any run needs. A form or a slip of the finger beyond them would fill a disk or a memory.
+NumRows = Annotated[int, Field(gt=0, le=10_000_000)]
+NumTokens = Annotated[int, Field(gt=0, le=1_000_000)]
+BatchSize = Annotated[int, Field(gt=0, le=100_000)]
+NumRepeats = Annotated[int, Field(gt=0, le=1_000)]
+"""Samples, epochs, steps of a rationale: what multiplies rows or tokens."""
 
 
 class Section(BaseModel):
     """A section of the recipe: immutable, and rejects unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     named: ClassVar[frozenset[str]] = frozenset()
     """Fields that name a registered component or a user function."""

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     store: str = Field(
         "store", description="Location of all artifacts: a directory, or s3://bucket/prefix"
     )
+    recipes: Path | None = Field(
+        None,
+        description="Folder of your own recipes on a worker: the only files that start_from may name",
+    )
     s3_endpoint_url: str | None = Field(
         None, description="URL of the S3 server; default: AWS_ENDPOINT_URL, else AWS"
     )
@@ -92,4 +96,6 @@ class Settings(BaseSettings):
         None,
         description="Prefect global concurrency limit whose slots are the GPUs; default: no limit",
     )
-    num_processes: PositiveInt = Field(1, description="Training processes, one per GPU")
+    num_processes: PositiveInt = Field(
+        1, description="Training processes, one per GPU; they share the rows of an optimizer step"
+    )

@@ -1,7 +1,7 @@
 """The whole curriculum as one Prefect flow: problems in, trained checkpoints and a report out."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from cotpipe.recipe.files import with_changes
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import recipe_from
 from cotpipe.settings import Settings
-from cotpipe.steps.curriculum import needed_for, steps_of
+from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.records import Reference
@@ -26,8 +26,8 @@ _FORM = Recipe()
 Results = dict[str, StepResult]
 """The outcome of every step, by kind."""
 
-StepName = Annotated[str, Field(json_schema_extra={"enum": list(steps_of(_FORM))})]
-"""A step of the recipe; the UI form offers those of the published curriculum."""
+StepName = Annotated[str, Field(max_length=64)]
+"""A step of the recipe: which there are depends on its stages."""
 
 
 def run_name() -> str:
@@ -49,10 +49,12 @@ def curriculum(
     """Distil a teacher's rationales into a student, stage by stage, and report each stage's effect.
 
     Args:
-        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a YAML file on the
-            worker, or an earlier run (its id, or `last`). It provides all form fields left at their
-            defaults.
-        until: The last step; only the steps that it needs are run.
+        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a file in the
+            worker's folder of recipes (COTPIPE_RECIPES), or an earlier run (its id, or `last`). It
+            provides all form fields left at their defaults.
+        until: The last step; only the steps that it needs are run. The steps are problems,
+            student, rationales, lessons, failures, evaluation-base, report, and for each stage of the recipe,
+            such as stage1: stage1-examples, stage1 and evaluation-stage1.
         refresh: Steps to run again even if the store has them, with all that depend on them.
         recipe: Everything that determines what is computed. The store is set in the environment.
 
@@ -66,16 +68,18 @@ def curriculum(
 def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
     """The recipe that results from a form and its `start_from`.
 
-    Raises `UserError` if they are incompatible, or if a form names code to run: anyone who can reach
-    the server could choose that code. Recipe files on the worker may name code.
+    Raises `UserError` if they are incompatible, or if a form names code to run: whoever can start a
+    run could choose that code. Recipe files in the worker's own folder may name code.
     """
     own = list(form.own_code())
     if own and deployment.id:
         raise UserError(
-            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file on the "
-            "worker, and set start_from to that file"
+            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file in the "
+            "worker's folder of recipes (COTPIPE_RECIPES), and set start_from to that file"
         )
-    return with_changes(recipe_from(start_from, store.storage), form) if start_from else form
+    if not start_from:
+        return form
+    return with_changes(recipe_from(start_from, store.storage, Settings().recipes), form)
 
 
 def run_steps(
@@ -94,21 +98,43 @@ def run_steps(
     """
     results: Results = {}
     artifacts: dict[str, Reference] = {}
-    hours = Settings().step_hours
     steps = steps_of(recipe)
+    require_steps(refresh, steps)
     kinds = needed_for(until, steps)
     recipe.load_own_code()
-    with recorded_run(store, recipe, kinds, refresh) as log:
-        again = log.left(refresh)
+    with recorded_run(store, recipe, kinds, refresh) as (log, again):
         for kind in kinds:
             started = time.monotonic()
-            task = TASKS[steps[kind].verb].with_options(timeout_seconds=hours * 3600)
-            try:
-                result: StepResult = task(kind, recipe, dict(artifacts), kind in again).result()
-            except TimeoutError as error:
-                raise RunError(
-                    f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS"
-                ) from error
+            result = run_step(kind, recipe, artifacts, kind in again)
             results[kind], artifacts[kind] = result, result.reference
             log.step(result.reference, result.reused, time.monotonic() - started)
     return log.run.run_id, results
+
+
+def run_step(
+    kind: str,
+    recipe: Recipe,
+    artifacts: Mapping[str, Reference],
+    refresh: bool = False,
+    name: str = "{kind}",
+) -> StepResult:
+    """Run or reuse one step within a flow; a step that takes too long raises `RunError`.
+
+    Args:
+        kind: The step.
+        recipe: The recipe to run.
+        artifacts: The artifacts made so far, by kind; its inputs are among them.
+        refresh: Run it again even if the store has its artifact.
+        name: Its name in Prefect.
+    """
+    hours = Settings().step_hours
+    task = TASKS[steps_of(recipe)[kind].verb].with_options(
+        timeout_seconds=hours * 3600, task_run_name=name
+    )
+    try:
+        result: StepResult = task(kind, recipe, dict(artifacts), refresh).result()
+    except TimeoutError as error:
+        raise RunError(
+            f"step {kind} took longer than {hours:g} hours; raise COTPIPE_STEP_HOURS"
+        ) from error
+    return result

@@ -3,18 +3,25 @@
 from typing import Annotated, Any
 
 from prefect import State, flow
+from prefect.logging import get_run_logger
 from prefect.states import Completed
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.model import Recipe, Student
+from cotpipe.report.gate import Margins, too_few
+from cotpipe.runs.anchor import Anchor, anchor_of
+from cotpipe.runs.held_out import count_held_out
 from cotpipe.runs.nights import INBOX, new_files, night_recipe
-from cotpipe.runs.promotion import REGISTRY, read_registry
+from cotpipe.runs.promotion import REGISTRY, read_registry, recorded_night
+from cotpipe.section import NumRepeats
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import holder
-from flows.curriculum import chosen_recipe, run_name, run_steps
+from cotpipe.store.records import Reference
+from flows.curriculum import chosen_recipe, run_name, run_step, run_steps
 from tasks.nights import Arrival, decide, take_in_file, turn_of_the_night
+from tasks.runs import run_suffix
 from tasks.steps import prepare
 
 _FORM = Recipe()
@@ -24,19 +31,23 @@ Margin = Annotated[float, Field(ge=0, le=1)]
 @flow(name="nightly", flow_run_name=run_name, validate_parameters=True)
 def nightly(
     start_from: str | None = None,
-    history: PositiveInt = 3,
+    history: NumRepeats = 3,
     accuracy_margin: Margin = 0.02,
     token_margin: Margin = 0.05,
+    anchor: str | None = None,
     recipe: Recipe = _FORM,
 ) -> "State[Any]":
     """Train the promoted checkpoint further if the inbox has new problems; promote it if no worse.
 
     Args:
-        start_from: A shipped recipe, a YAML file on the worker, or an earlier run. It provides all
-            form fields left at their defaults.
+        start_from: A shipped recipe, a file in the worker's folder of recipes (COTPIPE_RECIPES), or
+            an earlier run. It provides all form fields left at their defaults.
         history: A failure is persistent if the problem failed in this many latest minings (nights).
         accuracy_margin: Maximum loss of accuracy for a promotion (share of held-out problems).
         token_margin: Maximum growth of the mean answer length (share of the mean).
+        anchor: A checkpoint (`store:KIND/FINGERPRINT`) or run that a candidate must keep to as well,
+            by the same margins, so that small losses do not add up night by night. Default: the
+            checkpoint that was promoted 30 days ago, or the first one.
         recipe: Everything that determines what is computed. Its own problems are replayed after the
             new ones.
 
@@ -53,13 +64,17 @@ def nightly(
                 name="Skipped",
                 message=f"another nightly run is in progress: {holder(store.storage, REGISTRY)}",
             )
-        return _night(store, chosen, history, accuracy_margin, token_margin)
+        margins = Margins(accuracy_margin, token_margin, chosen.evaluation.max_new_tokens)
+        return _night(store, chosen, history, margins, anchor)
 
 
 def _night(
-    store: Store, recipe: Recipe, history: int, accuracy_margin: float, token_margin: float
+    store: Store, recipe: Recipe, history: int, margins: Margins, named: str | None
 ) -> "State[Any]":
     registry = read_registry(store.storage)
+    if night := recorded_night(registry, run_suffix()):  # it is retried after it was written down
+        name = "Promoted" if night.promoted else "Kept"
+        return Completed(name=name, message=night.why, data=night)
     files = new_files(store.storage, registry)
     if not files:
         return Completed(name="Skipped", message=f"nothing new in {store.storage.location(INBOX)}")
@@ -69,11 +84,28 @@ def _night(
         reasons = "; ".join(arrival.left for arrival in arrivals)
         return Completed(name="Skipped", message=f"no valid new file: {reasons}")
     own: StepResult = prepare("problems", recipe, {}).result()
-    batches = [own.reference, *(file.problems for file in (*registry.taken, *taken))]
-    tonight = night_recipe(recipe, list(dict.fromkeys(batches)), registry, history)
+    every = [own.reference, *(file.problems for file in (*registry.taken, *taken))]
+    batches = list(dict.fromkeys(every))
+    anchor = anchor_of(registry, named, store)
+    tonight = night_recipe(recipe, batches, registry, history)
+    joined = run_step("problems", tonight, {}, name="join batches").reference
+    if few := too_few(count_held_out(store, joined, tonight), margins.accuracy):
+        get_run_logger().warning("This night will promote nothing: %s", few)
     run_id, results = run_steps(store, tonight)
     artifacts = {kind: result.reference for kind, result in results.items()}
+    start = "the promoted checkpoint" if registry.promoted else "the student"
+    compared = {start: artifacts["evaluation-base"]}
+    if anchor:
+        compared[anchor.what] = _evaluated(anchor, tonight, artifacts["lessons"])
     last = tonight.checkpoints[-1]
-    margins = {"accuracy_margin": accuracy_margin, "token_margin": token_margin}
-    verdict = decide(run_id, artifacts, last, taken, **margins, return_state=True)
+    verdict = decide(run_id, artifacts, last, taken, compared, margins, return_state=True)
     return Completed(name=verdict.name, message=verdict.message, data=verdict.result())
+
+
+def _evaluated(anchor: Anchor, tonight: Recipe, lessons: Reference) -> Reference:
+    """The anchor's answers to tonight's held-out problems."""
+    student = Student(model=f"store:{anchor.checkpoint}")
+    recipe = tonight.model_copy(update={"student": student})
+    model = run_step("student", recipe, {}, name="anchor")
+    inputs = {"student": model.reference, "lessons": lessons}
+    return run_step("evaluation-base", recipe, inputs, name="evaluation-anchor").reference

@@ -2,6 +2,8 @@
 
 import importlib.util
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -9,6 +11,7 @@ from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
     GlobalConcurrencyLimitUpdate,
     WorkPoolCreate,
+    WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
@@ -18,11 +21,14 @@ from prefect.workers.process import ProcessWorker
 _ATTEMPTS = 3
 
 
-def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedelta) -> str:
+def prepare_server(
+    pool: str, folder: Path, gpu_limit: str, gpus: int | None, silence: timedelta
+) -> str:
     """Create the work pool, the GPU limit and the automations if missing. Idempotent.
 
     Args:
         pool: Name of the work pool.
+        folder: The directory in which runs of a process pool work.
         gpu_limit: Name of the global concurrency limit whose slots are the GPUs.
         gpus: Its number of slots; None keeps an existing limit, or counts the GPUs.
         silence: Time without a heartbeat after which a run is marked as crashed.
@@ -31,7 +37,7 @@ def prepare_server(pool: str, gpu_limit: str, gpus: int | None, silence: timedel
         The type of the pool.
     """
     with get_client(sync_client=True) as client:
-        pool_type = _make_pool(client, pool)
+        pool_type = _make_pool(client, pool, folder)
         _make_limit(client, gpu_limit, gpus)
         for automation in (_crash_the_silent(silence), _resume_the_crashed()):
             _make_automation(client, automation)
@@ -51,13 +57,28 @@ def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> N
     client.create_automation(automation)
 
 
-def _make_pool(client: SyncPrefectClient, pool: str) -> str:
+def _make_pool(client: SyncPrefectClient, pool: str, folder: Path) -> str:
+    """Create the pool if it is missing, and give a process pool its template; returns its type."""
+    template = job_template(folder)
     try:
-        return client.read_work_pool(pool).type
+        found = client.read_work_pool(pool)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
         made = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
         return client.create_work_pool(made).type
+    if found.type == ProcessWorker.type and found.base_job_template != template:
+        client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
+    return found.type
+
+
+def job_template(folder: Path) -> dict[str, Any]:
+    """The job template of a process pool: a run can set neither command nor environment.
+
+    Both come from the worker. What the template does not have as a variable, the server refuses.
+    """
+    return {
+        "job_configuration": {"working_dir": str(folder), "stream_output": True},
+        "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+    }
 
 
 def _make_limit(client: SyncPrefectClient, name: str, gpus: int | None) -> None:

@@ -3,26 +3,29 @@
 import atexit
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from cotpipe.errors import RunError
+from flows.waiting import told_while_waiting
 
 if TYPE_CHECKING:
     import uvicorn
 
 _SECONDS_OF_SILENCE = 2.0
+_SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_TO_END = 20.0
 _ENVIRONMENT = {
     "PREFECT__SERVER_EPHEMERAL": "1",  # without services that only a permanent server needs
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "",  # no page of any site
 }
 
 
@@ -34,11 +37,13 @@ class TemporaryServer:
     """
 
     def __init__(self) -> None:
+        password = f"cotpipe:{secrets.token_urlsafe(24)}"  # the machine may have other users
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         self._process = subprocess.Popen(
             # -P: do not import a directory `flows` from the current directory.
             [sys.executable, "-P", "-m", "flows.temporary_server"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=os.environ | _ENVIRONMENT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            env=os.environ | _ENVIRONMENT | {"PREFECT_SERVER_API_AUTH_STRING": password},
             start_new_session=True,  # Ctrl-C is for the run, which still reports its end
         )  # fmt: skip
         assert self._process.stdin
@@ -46,11 +51,14 @@ class TemporaryServer:
         os.register_at_fork(after_in_child=self._process.stdin.close)
         atexit.register(self.end)  # after Prefect's threads, which flush first
         with announce_slow_start():
-            address = self._process.stdout.readline().decode().strip()  # empty if it dies
-        if not address:
+            line = self._process.stdout.readline().decode().split()  # empty if it dies
+        if not line:
             self._process.wait()
             self.check()
+        address, *own = line
         os.environ["PREFECT_API_URL"] = address
+        if own:
+            os.environ["PREFECT_API_AUTH_STRING"] = password
 
     def check(self) -> None:
         """Raise `RunError`, with the last error in its log, if the server has died."""
@@ -69,20 +77,18 @@ class TemporaryServer:
         self._process.wait()
 
 
-@contextmanager
-def announce_slow_start() -> Iterator[None]:
-    """Print a message to standard error if the `with` block takes more than a moment."""
-    text = (
-        "The Prefect server is starting; the first start on a machine creates its database and takes "
-        "longer\n"
-    )
-    timer = threading.Timer(_SECONDS_OF_SILENCE, sys.stderr.write, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def announce_slow_start() -> AbstractContextManager[None]:
+    """Say on standard error what is waited for, if the `with` block takes more than a moment."""
+
+    def text(seconds: float) -> str:
+        if seconds < _SECONDS_BETWEEN_LINES:
+            return (
+                "The Prefect server is starting; the first start on a machine creates its database "
+                "and takes longer"
+            )
+        return f"The Prefect server is starting, for {seconds:.0f} s so far"
+
+    return told_while_waiting(_SECONDS_OF_SILENCE, _SECONDS_BETWEEN_LINES, text)
 
 
 def _last_error(text: str) -> str:
@@ -93,7 +99,11 @@ def _last_error(text: str) -> str:
 
 
 def serve() -> None:
-    """Run the server on a free port; writes its address to standard output once it is ready."""
+    """Run the server on a free port; writes its address to standard output once it is ready.
+
+    If a Prefect profile names a server, writes that one's address. Only after an address of its own
+    comes the word `own`.
+    """
     import uvicorn
     from prefect.settings import get_current_settings
 
@@ -103,7 +113,7 @@ def serve() -> None:
         out.write(configured)
         return
     listener = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}/api\n"
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/api own\n"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

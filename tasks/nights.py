@@ -1,6 +1,7 @@
 """Tasks of a nightly run beyond the curriculum: ingesting files, and judging the candidate."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from prefect import State
@@ -8,11 +9,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict
 
+from cotpipe.data.problems.stored import CORRECTED
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
+from cotpipe.report.gate import Margins, Verdict, all_of, judge
+from cotpipe.report.markdown import escape
 from cotpipe.report.summary import read_evaluations
 from cotpipe.runs.nights import take_in
-from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, Taken, judge, write_night
+from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, Taken, write_night
 from cotpipe.settings import Settings
 from cotpipe.steps.mine import FAILURES
 from cotpipe.steps.runner import StepRunner
@@ -60,8 +64,8 @@ def _decide(
     artifacts: dict[str, Reference],
     last: str,
     taken: list[Taken],
-    accuracy_margin: float,
-    token_margin: float,
+    compared: dict[str, Reference],
+    margins: Margins,
 ) -> "State[Night]":
     """Promote the candidate if it is not inferior, and record the nightly run, atomically.
 
@@ -70,14 +74,15 @@ def _decide(
         artifacts: Its artifacts, by kind.
         last: Kind of the candidate, the checkpoint of the last stage.
         taken: The files that the run ingested.
-        accuracy_margin: See `judge`.
-        token_margin: See `judge`.
+        compared: The evaluations of the checkpoints to compare with, by what these are.
+        margins: What the candidate may lose at most.
     """
     store = open_store(Settings(), check=False)
     candidate = artifacts[last]
-    files = {name: _evaluations(store, artifacts[f"evaluation-{name}"]) for name in ("base", last)}
+    own = artifacts[f"evaluation-{last}"]
+    files = {what: _evaluations(store, one) for what, one in {**compared, last: own}.items()}
     rows = read_evaluations(files)
-    verdict = judge(rows["base"], rows[last], accuracy_margin, token_margin)
+    verdict = all_of([_against(what, judge(rows[what], rows[last], margins)) for what in compared])
     night = Night(
         run_id=run_id,
         mining=artifacts.get(FAILURES),
@@ -86,9 +91,11 @@ def _decide(
         why=verdict.why,
     )
     registry = write_night(store.storage, night, taken)
+    problems = store.record(artifacts["problems"])
+    corrected = problems.counts.get(CORRECTED, 0) if problems else 0
     name = "Promoted" if verdict.promote else "Kept"
     create_markdown_artifact(
-        _describe(name, night, registry, taken),
+        _describe(name, night, registry, taken, corrected),
         key="night",
         description="Outcome of the nightly run",
     )
@@ -99,25 +106,36 @@ decide = verb(name="decide", task_run_name="decide")(_decide)
 """Promote the candidate, or keep the promoted checkpoint."""
 
 
+def _against(what: str, verdict: Verdict) -> Verdict:
+    return replace(verdict, why=f"against {what}: {verdict.why}")
+
+
 def _evaluations(store: Store, reference: Reference) -> Any:
     return store.path(store.require(reference), "evaluations.parquet")
 
 
-def _describe(name: str, night: Night, registry: ModelRegistry, taken: list[Taken]) -> str:
+def _describe(
+    name: str, night: Night, registry: ModelRegistry, taken: list[Taken], corrected: int
+) -> str:
     promoted = registry.promoted
     return "\n".join(
         [
-            f"**{name}**: candidate `{night.candidate}`: {night.why}",
+            f"**{name}**: candidate `{night.candidate}`: {escape(night.why)}",
             "",
-            f"New files: {', '.join(file.name for file in taken) or 'none'}",
+            f"New files: {', '.join(escape(file.name) for file in taken) or 'none'}",
+            *([f"\nCorrected by newer rows: {corrected} answers"] if corrected else []),
             "",
             f"Currently promoted: `{promoted.checkpoint if promoted else 'nothing: the recipe’s student is used'}`",
             "",
             "| night | candidate | promoted | why |",
             "| --- | --- | --- | --- |",
-            *(
-                f"| {one.run_id} | {one.candidate.fingerprint[:8]} | {'yes' if one.promoted else 'no'} | {one.why} |"
-                for one in registry.nights[-7:]
-            ),
+            *map(_row, registry.nights[-7:]),
         ]
+    )
+
+
+def _row(night: Night) -> str:
+    promoted = "yes" if night.promoted else "no"
+    return (
+        f"| {night.run_id} | {night.candidate.fingerprint[:8]} | {promoted} | {escape(night.why)} |"
     )

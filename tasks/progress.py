@@ -29,6 +29,8 @@ from rich.progress import (
 )
 
 from cotpipe.errors import TransientError
+from cotpipe.report.markdown import escape
+from cotpipe.report.plain import visible
 
 _SECONDS_BETWEEN_LINES = 15.0  # twice that without news
 _SECONDS_BETWEEN_UPDATES = 5.0
@@ -91,19 +93,21 @@ class StepProgress:
 
     def note(self, text: str) -> None:
         """Show why the step is waiting."""
+        text = visible(text)
         self._standing = Standing(text, self._standing.percent)
         if self._bar:
             self._bar.show(text)
 
     def finish(self, outcome: str) -> None:
         """Show the outcome of the step."""
+        outcome = visible(outcome)
         self._standing = Standing(outcome, 100.0)
         if self._bar:
             self._bar.finish(outcome)
 
     def log(self, line: str) -> None:
         """Log a line of output from a subprocess."""
-        self._logger.info("%s: %s", self._kind, line)
+        self._logger.info("%s: %s", self._kind, visible(line))
 
     def _now(self) -> Standing:
         return self._standing
@@ -139,7 +143,7 @@ class _Bar:
 
     def __init__(self, kind: str) -> None:
         columns = (
-            TextColumn("[bold]{task.description:<22}"),
+            TextColumn("{task.description:<22}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -194,7 +198,7 @@ class ProgressArtifact:
         if standing.percent is None or standing == self._shown or (last and self._id is None):
             return
         self._shown = standing
-        description = f"{self._kind}: {standing.text}"
+        description = escape(f"{self._kind}: {standing.text}")
         try:
             if self._id is None:
                 key = re.sub("[^a-z0-9]+", "-", f"progress-{self._kind.lower()}")

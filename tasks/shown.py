@@ -3,18 +3,20 @@
 import base64
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
 from cotpipe.data.rows import Result, read_rows
 from cotpipe.recipe.stages import title_of
+from cotpipe.report.markdown import escape
 from cotpipe.steps.runner import Outcome
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
 
-_PICTURE = re.compile(r"!\[(.*?)\]\((\w+\.png)\)")
+_PICTURE = re.compile(r"^!\[(.*?)\]\((\w+\.png)\)$", re.MULTILINE)
 
 
 def show_in_prefect(step: Step, outcome: Outcome, store: Store) -> None:
@@ -25,7 +27,10 @@ def show_in_prefect(step: Step, outcome: Outcome, store: Store) -> None:
     if step.shows:
         location = store.storage.location(f"{record.folder}/{step.shows}")
         create_link_artifact(
-            location, link_text=location, key=step.kind, description=f"Location of {step.kind}"
+            quote(location, safe=":/"),
+            link_text=escape(location),
+            key=step.kind,
+            description=f"Location of {step.kind}",
         )
     if step.verb == "report":
         _show_report(record, store)

@@ -1,14 +1,24 @@
 """The row types of all tables, stored as Parquet; tables join on `problem_id`."""
 
 import types
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Self,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cotpipe.rationale.prompts import Message
@@ -79,6 +89,7 @@ class Generation:
     thoughts: str
     num_tokens: int
     truncated: bool
+    refused: str  # why the model could not be asked, such as a prompt that is too long
 
 
 @dataclass(frozen=True)
@@ -162,15 +173,44 @@ class Logged:
     value: float
 
 
+class RowsWriter(Generic[Row]):
+    """Writes rows to a Parquet file in bounded memory, within a `with` block."""
+
+    def __init__(
+        self, path: Path, row_type: type[Row], rows_per_group: int = _ROWS_PER_GROUP
+    ) -> None:
+        self.count = 0
+        self._row_type, self._rows_per_group = row_type, rows_per_group
+        self._waiting: list[Row] = []
+        self._writer = pq.ParquetWriter(path, schema_of(row_type), compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with self._writer:
+            if error is None:
+                self._write()
+
+    def add(self, row: Row) -> None:
+        """Write a row, at the latest with the end of the block."""
+        self.count += 1
+        self._waiting.append(row)
+        if len(self._waiting) == self._rows_per_group:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._writer.write_table(to_table(self._row_type, self._waiting))
+            self._waiting = []
+
+
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """Write rows to a Parquet file in bounded memory; returns the number of rows."""
-    count = 0
-    iterator = iter(rows)
-    with pq.ParquetWriter(path, schema_of(row_type), compression="zstd") as writer:
-        while chunk := list(islice(iterator, _ROWS_PER_GROUP)):
-            writer.write_table(to_table(row_type, chunk))
-            count += len(chunk)
-    return count
+    with RowsWriter(path, row_type) as writer:
+        for row in rows:
+            writer.add(row)
+    return writer.count
 
 
 def to_table(row_type: type[Row], rows: Sequence[Row]) -> pa.Table:
@@ -190,9 +230,29 @@ def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
                 yield row_type(**row)
 
 
-def read_table(path: Path, row_type: type, chosen: pc.Expression | None = None) -> pa.Table:
-    """Read the rows of a file, optionally filtered, as an Arrow table in file order."""
-    return pq.read_table(path, columns=schema_of(row_type).names, filters=chosen)
+def read_range(path: Path, row_type: type[Row], start: int, stop: int) -> list[Row]:
+    """Read a range of rows; reads only the row groups that hold them.
+
+    Args:
+        path: A Parquet file with rows of `row_type`.
+        row_type: The row type.
+        start: Number of the first row, from 0.
+        stop: Number of the row after the last.
+    """
+    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
+    with pq.ParquetFile(path) as file:
+        ends = list(
+            accumulate(file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
+        )
+        first, last = bisect_right(ends, start), bisect_left(ends, stop)
+        before = ends[first - 1] if first else 0
+        table = file.read_row_groups(list(range(first, last + 1)), columns=names)
+    return [row_type(**row) for row in table.slice(start - before, stop - start).to_pylist()]
+
+
+def read_table(path: Path, row_type: type) -> pa.Table:
+    """Read the rows of a file as an Arrow table, in file order."""
+    return pq.read_table(path, columns=schema_of(row_type).names)
 
 
 def schema_of(row_type: type) -> pa.Schema:

@@ -2,11 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-
-from datasketch import MinHash, MinHashLSH
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cotpipe.data.rows import Split
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 _SHINGLE_WORDS = 3
 _PERMUTATIONS = 128
@@ -33,7 +35,7 @@ def split_at(position: float, shares: dict[Split, float]) -> Split:
 
 
 def near_duplicates(
-    questions: Sequence[tuple[str, str]], held_out: Iterable[str], similarity: float
+    questions: Iterable[tuple[str, str]], held_out: Iterable[str], similarity: float
 ) -> dict[str, str]:
     """Find near-duplicates of held-out questions; maps their ids to the nearest held-out question.
 
@@ -45,19 +47,24 @@ def near_duplicates(
         held_out: The held-out questions.
         similarity: Minimum Jaccard index of a near-duplicate, in [0, 1].
     """
+    from datasketch import MinHashLSH  # with SciPy, it takes half a second
+
     index = MinHashLSH(
         threshold=min(similarity, _MAX_LSH_THRESHOLD),
         num_perm=_PERMUTATIONS,
         weights=_LSH_WEIGHTS,
     )
     texts = list(dict.fromkeys(held_out))
-    shingles = [_shingles(text) for text in texts]
-    for number, shingle in enumerate(shingles):
-        index.insert(number, _minhash(shingle))
+    for number, text in enumerate(texts):
+        index.insert(number, _minhash(_shingles(text)))
     found: dict[str, str] = {}
     for problem_id, question in questions:
         own = _shingles(question)
-        near = [(_jaccard(own, shingles[number]), -number) for number in index.query(_minhash(own))]
+        # Shingles take ten times the memory of their text, so those of candidates are made again.
+        near = [
+            (_jaccard(own, _shingles(texts[number])), -number)
+            for number in index.query(_minhash(own))
+        ]
         best, negative = max(near, default=(0.0, 0))
         if best >= similarity:
             found[problem_id] = texts[-negative]
@@ -70,7 +77,9 @@ def _shingles(text: str) -> set[str]:
     return {" ".join(words[start : start + _SHINGLE_WORDS]) for start in starts}
 
 
-def _minhash(shingles: set[str]) -> MinHash:
+def _minhash(shingles: set[str]) -> "MinHash":
+    from datasketch import MinHash
+
     signature = MinHash(num_perm=_PERMUTATIONS)
     signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return signature

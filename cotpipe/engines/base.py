@@ -60,6 +60,16 @@ class Generated:
     num_tokens: int
     truncated: bool
     thoughts: str = ""
+    refused: str = ""  # why the model could not be asked; the text is empty then
+
+
+class PromptTooLongError(Exception):
+    """A prompt leaves no room for a completion; concerns that request alone."""
+
+
+def refused(error: PromptTooLongError, sampling: Sampling) -> list[Generated]:
+    """What an engine returns for a request whose prompt is too long."""
+    return [Generated("", 0, truncated=False, refused=str(error))] * sampling.num_samples
 
 
 class Engine(Protocol):
@@ -75,7 +85,8 @@ class Engine(Protocol):
             sampling: Sampling parameters.
             progress: Receives the number of finished completions.
 
-        Raises `UserError` for a prompt that leaves no room for a completion, and other user errors.
+        A prompt that leaves no room for a completion is answered with `refused`. Raises `UserError`
+        for what the user has to fix.
         """
         ...
 
@@ -114,8 +125,14 @@ def tokens_of(
         tokenizer: The model's Hugging Face tokenizer.
         context: Context length of the model in tokens.
 
-    Raises `UserError` if prompt plus `sampling.max_new_tokens` exceeds the context.
+    Raises `PromptTooLongError` if prompt plus `sampling.max_new_tokens` exceeds the context, and
+    `UserError` if any prompt would.
     """
+    if sampling.max_new_tokens >= context:
+        raise UserError(
+            f"max_new_tokens ({sampling.max_new_tokens}) leaves no room for a prompt in "
+            f"{model.name}'s context of {context}; lower it, or choose a model with a longer context"
+        )
     text = tokenizer.apply_chat_template(
         request.prompt,
         tokenize=False,
@@ -125,9 +142,8 @@ def tokens_of(
     )
     tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
     if len(tokens) + sampling.max_new_tokens > context:
-        raise UserError(
-            f"problem {request.problem_id}: prompt ({len(tokens)} tokens) plus max_new_tokens "
-            f"({sampling.max_new_tokens}) exceed {model.name}'s context of {context}; lower "
-            "max_new_tokens, remove the problem, or choose a model with a longer context"
+        raise PromptTooLongError(
+            f"prompt ({len(tokens)} tokens) plus max_new_tokens ({sampling.max_new_tokens}) exceed "
+            f"{model.name}'s context of {context}"
         )
     return tokens

@@ -55,7 +55,7 @@ class _OwnEngine:
 
 @contextmanager
 def _open_own(name: str, model: Model, settings: Settings) -> Iterator[Engine]:
-    opened = returned(name, engines.find(name)(model, settings), AbstractContextManager)
+    opened = returned(name, engines.find(name)(model, settings), AbstractContextManager)  # type: ignore[type-abstract]
     with ExitStack() as stack:
         with naming(name):
             engine = stack.enter_context(opened)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from tenacity import (
 from cotpipe.engines.base import (
     Generated,
     Model,
+    PromptTooLongError,
     Request,
     Sampling,
     as_generated,
     engines,
+    refused,
 )
 from cotpipe.engines.servers import RateWindow, RetryableError, Server, Servers
 from cotpipe.errors import TransientError, UserError
@@ -36,6 +39,12 @@ _RETRYABLE = {408, 409, 425, 429}
 _CHARACTERS_PER_TOKEN = 3
 """A conservative estimate, used only for the tokens-per-minute limit."""
 _ATTEMPTS_AT_START = 4
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|maximum context|too (long|large)|too many (input )?tokens"
+    r"|max_new_tokens`? must be <=",
+    re.IGNORECASE,
+)
+"""How servers say that a prompt is too long: OpenAI's, vLLM, SGLang, llama.cpp, TGI."""
 
 
 class _Message(BaseModel):
@@ -160,6 +169,8 @@ class OpenAIEngine:
                             server, "POST", "chat/completions", body, request
                         )
                         return _read(response, server)
+        except PromptTooLongError as error:
+            return refused(error, sampling)[0]
         except RetryableError as error:
             raise TransientError(
                 f"problem {request.problem_id}: no response after {self._settings.server_attempts} "
@@ -214,12 +225,15 @@ class OpenAIEngine:
                 f"{server.url} rejects the key ({response.status_code}); set COTPIPE_SERVER_KEY to "
                 "a valid one"
             )
+        if request and response.status_code in (400, 413, 422) and _is_too_long(response):
+            raise PromptTooLongError(
+                f"{server.url} rejects the prompt ({response.status_code}): {_message(response)}"
+            )
         if response.is_error:
             whose = f"problem {request.problem_id}: " if request else ""
             raise UserError(
                 f"{whose}{server.url} rejects the request ({response.status_code}): "
-                f"{_message(response)}; if the prompt is too long, lower max_new_tokens, remove the "
-                "problem, or serve a longer context"
+                f"{_message(response)}; check the teacher's settings and the server's log"
             )
         return response
 
@@ -273,6 +287,10 @@ def _seconds(retry_after: str | None) -> float | None:
         return min(max(float(retry_after), 0.0), 600.0) if retry_after else None
     except ValueError:
         return None
+
+
+def _is_too_long(response: httpx.Response) -> bool:
+    return response.status_code == 413 or bool(_TOO_LONG.search(response.text))
 
 
 def _message(response: httpx.Response) -> str:

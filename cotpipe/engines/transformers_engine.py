@@ -12,10 +12,12 @@ from typing import Any
 from cotpipe.engines.base import (
     Generated,
     Model,
+    PromptTooLongError,
     Request,
     Sampling,
     as_generated,
     engines,
+    refused,
     tokens_of,
 )
 from cotpipe.errors import UserError
@@ -74,6 +76,9 @@ class TransformersEngine:
 
             loaded = PeftModel.from_pretrained(loaded, model.adapter).merge_and_unload()
         self._model = loaded.to(self._device).eval()
+        self._ends = end_tokens(loaded, self._tokenizer)
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
         self._batch_size = batch_size
 
     def generate(
@@ -88,14 +93,17 @@ class TransformersEngine:
     ) -> list[list[Generated]]:
         import torch
 
-        prompts = [self._tokens(request, sampling) for request in requests]
-        waiting = [
-            _Answer(index, prompt)
-            for index, prompt in enumerate(prompts)
-            for _ in range(sampling.num_samples)
-        ]
+        waiting: list[_Answer] = []
+        samples: list[list[Generated]] = []
+        for index, request in enumerate(requests):
+            try:
+                prompt = self._tokens(request, sampling)
+            except PromptTooLongError as error:
+                samples.append(refused(error, sampling))
+                continue
+            samples.append([])
+            waiting += [_Answer(index, prompt) for _ in range(sampling.num_samples)]
         total = len(waiting)
-        samples: list[list[Generated]] = [[] for _ in requests]
         torch.manual_seed(
             named_seed(sampling.seed, *(request.problem_id for request in requests)) % 2**63
         )
@@ -134,7 +142,12 @@ class TransformersEngine:
         room = sampling.max_new_tokens - min(len(answer.written) for answer in batch)
         with torch.inference_mode():
             output = self._model.generate(
-                **padded, **drawn, max_new_tokens=min(_STRETCH, room), top_k=None
+                **padded,
+                **drawn,
+                max_new_tokens=min(_STRETCH, room),
+                top_k=None,
+                eos_token_id=sorted(self._ends) or None,
+                pad_token_id=self._tokenizer.pad_token_id,
             )
         for answer, tokens in zip(
             batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True
@@ -143,12 +156,12 @@ class TransformersEngine:
             answer.written = grown[: sampling.max_new_tokens]
 
     def _end(self, tokens: list[int]) -> int:
-        """The number of tokens up to and including the end token."""
-        end = self._tokenizer.eos_token_id
-        return tokens.index(end) + 1 if end in tokens else len(tokens)
+        """The number of tokens up to and including the first end token."""
+        ends = (index for index, token in enumerate(tokens, start=1) if token in self._ends)
+        return next(ends, len(tokens))
 
     def _has_ended(self, answer: _Answer) -> bool:
-        return bool(answer.written[-1] == self._tokenizer.eos_token_id)
+        return answer.written[-1] in self._ends
 
     def _is_finished(self, answer: _Answer, sampling: Sampling) -> bool:
         if self._has_ended(answer) or len(answer.written) == sampling.max_new_tokens:
@@ -165,6 +178,13 @@ class TransformersEngine:
         if ends:
             return as_generated(text[: min(ends)], len(answer.written), truncated=False)
         return as_generated(text, len(answer.written), truncated=not self._has_ended(answer))
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """All tokens that end an answer: the tokenizer's, and those of the generation config."""
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (tokenizer.eos_token_id, *several) if token is not None}
 
 
 @engines.register("transformers")

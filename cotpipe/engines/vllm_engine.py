@@ -7,16 +7,19 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpipe.engines.base import (
     Generated,
     Model,
+    PromptTooLongError,
     Request,
     Sampling,
     as_generated,
     engines,
+    refused,
     tokens_of,
 )
 from cotpipe.errors import RunError, UserError
@@ -75,16 +78,32 @@ class VllmEngine:
         self, requests: Sequence[Request], sampling: Sampling, progress: Progress
     ) -> list[list[Generated]]:
         """See `Engine.generate`."""
-        prompts, parameters = [], []
-        for request in requests:
-            tokens = tokens_of(request, sampling, self._source, self._tokenizer, self._context)
+        prompts: list[dict[str, list[int]]] = []
+        parameters: list[SamplingParams] = []
+        too_long: dict[int, list[Generated]] = {}
+        for index, request in enumerate(requests):
+            try:
+                tokens = tokens_of(request, sampling, self._source, self._tokenizer, self._context)
+            except PromptTooLongError as error:
+                too_long[index] = refused(error, sampling)
+                continue
             for number in range(sampling.num_samples):
                 prompts.append({"prompt_token_ids": tokens})
                 parameters.append(
                     _parameters(sampling, sampling.seed_of(request.problem_id, number))
                 )
-        if not prompts:
-            return []
+        outputs = iter(self._answer(prompts, parameters, progress) if prompts else [])
+        return [
+            too_long.get(index) or list(islice(outputs, sampling.num_samples))
+            for index in range(len(requests))
+        ]
+
+    def _answer(
+        self,
+        prompts: list[dict[str, list[int]]],
+        parameters: "list[SamplingParams]",
+        progress: Progress,
+    ) -> list[Generated]:
         with self._turn:
             outputs = self._llm.generate(
                 prompts,
@@ -92,9 +111,7 @@ class VllmEngine:
                 lora_request=self._adapter,
                 use_tqdm=_bar(progress),
             )
-        answers = [_read(output.outputs[0]) for output in outputs]
-        size = sampling.num_samples
-        return [answers[start : start + size] for start in range(0, len(answers), size)]
+        return [_read(output.outputs[0]) for output in outputs]
 
     def close(self) -> None:
         """Stop vLLM's processes and free GPU memory."""
@@ -128,6 +145,7 @@ def _bar(progress: Progress) -> type:
 def _parameters(sampling: Sampling, seed: int) -> "SamplingParams":
     from vllm import SamplingParams
 
+    # Besides `stop`, vLLM ends an answer at every end token of the model's generation config.
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p if sampling.temperature else 1.0,

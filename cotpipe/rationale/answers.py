@@ -92,17 +92,21 @@ def extract_answer(text: str) -> str | None:
 
 
 def answers_match(predicted: str | None, gold: str) -> bool:
-    """Whether two answers are the same number, up to rounding (relative tolerance 1e-6).
+    """Whether two answers are the same number, up to the rounding of decimals.
+
+    The tolerance is relative, 1e-6, and never over a hundredth: whole numbers match exactly.
 
     >>> answers_match("0.50", "1/2"), answers_match("1,250", "1250"), answers_match(None, "3")
     (True, True, False)
+    >>> answers_match("0.3333333", "1/3"), answers_match("2,880,001", "2,880,000")
+    (True, False)
     """
     if predicted is None:
         return False
     left, right = _value(predicted), _value(gold)
     if left is None or right is None:
         return False
-    return abs(left - right) <= Fraction(1, 10**6) * abs(right)
+    return abs(left - right) <= min(abs(right) / 10**6, Fraction(1, 100))
 
 
 NUMBER = AnswerKind(extract_answer, answers_match, "number")

@@ -24,6 +24,7 @@ _ANSWER = re.compile(
 )
 _STEP_LINE = re.compile(r"^Step [0-9]{1,4}: *\S", re.MULTILINE)
 _ANSWER_LINE = re.compile(r"^Answer: *\S", re.MULTILINE)
+_STEP_ANYWHERE = re.compile(r"Step [0-9]{1,4}:")
 _FINAL_LINE = re.compile(
     r"^(?:[ \t#*_>-]{0,8}(?:final[ ]{1,2})?answer[*_]{0,3}:|####)[^\n0-9]{0,80}[0-9][^\n]*(?=\n)",
     re.IGNORECASE | re.MULTILINE,
@@ -94,15 +95,32 @@ def format_rationale(steps: Sequence[str], answer: str) -> str:
 
 
 def has_valid_format(text: str) -> bool:
-    """Whether a text has a `Step k:` line followed by an `Answer:` line."""
+    """Whether a text has a `Step k:` line followed by an `Answer:` line.
+
+    Stricter than the published rewards (`has_published_format`), which take both anywhere.
+    """
     text = text[:MAX_RATIONALE_CHARS]
     step = _STEP_LINE.search(text)
     return step is not None and _ANSWER_LINE.search(text, step.end()) is not None
 
 
 def count_steps(text: str) -> int:
-    """The number of labelled rationale steps in a text (merged steps count as one)."""
+    """The number of lines that begin with `Step k:` (merged steps count as one)."""
     return len(_STEP_LINE.findall(text[:MAX_RATIONALE_CHARS]))
+
+
+def has_published_format(text: str) -> bool:
+    """Whether `Step k:` and `Answer:` stand anywhere in a text, as the published rewards ask.
+
+    >>> has_published_format("So: Step 1: 2 + 2 = 4. Answer: 4")
+    True
+    """
+    return "Answer:" in text and _STEP_ANYWHERE.search(text) is not None
+
+
+def count_published_steps(text: str) -> int:
+    """The number of `Step k:` anywhere in a text, as the published rewards count."""
+    return len(_STEP_ANYWHERE.findall(text))
 
 
 def _before_answer(text: str) -> str:

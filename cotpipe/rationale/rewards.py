@@ -2,7 +2,9 @@
 
 Each reward is a single function, because its ordering (wrong < correct but malformed < correct)
 is lost when parts are normalized and summed separately. Only the completion is read, never the
-prompt. Recipes can also name user functions (docs/extending.md).
+prompt. They read `Step k:` and `Answer:` wherever these stand, as the published code does; the
+share with valid format that evaluations report, and `verdict` unless told otherwise, ask for lines
+that begin with them. Recipes can also name user functions (docs/extending.md).
 """
 
 import math
@@ -12,7 +14,11 @@ from dataclasses import dataclass
 from cotpipe.errors import UserError
 from cotpipe.extensions import Registry, is_own, returned
 from cotpipe.rationale.answers import NUMBER, AnswerKind
-from cotpipe.rationale.format import count_steps, has_valid_format
+from cotpipe.rationale.format import (
+    count_published_steps,
+    has_published_format,
+    has_valid_format,
+)
 from cotpipe.rationale.lengths import Length, count_words
 
 WRONG = -2.0
@@ -83,10 +89,10 @@ def recovery_reward(completion: str, target: Target, length: Length = count_word
     >>> recovery_reward("Step 1: 48 / 2 = 24\nStep 2: 48 + 24 = 72\nAnswer: 72", target).reward
     1.368
     """
-    base, correct, valid = verdict(completion, target)
+    base, correct, valid = verdict(completion, target, has_published_format)
     if base < RIGHT:
         return RewardParts(base, correct, valid, base, 0.0, 0.0)
-    saved = 0.3 * min(max(target.teacher_steps - count_steps(completion), 0), 3)
+    saved = 0.3 * min(max(target.teacher_steps - count_published_steps(completion), 0), 3)
     bonus = _length_bonus(length(completion), WORDS_PER_STEP * target.teacher_steps)
     total = round(base + saved + bonus, 6)
     return RewardParts(total, correct, valid, base, round(saved, 6), round(bonus, 6))
@@ -99,17 +105,22 @@ def rewrite_reward(completion: str, target: Target, length: Length = count_words
     C = -0.5 min(r - 1, 1) above 1; 0 down to 0.8; 0.5 (0.8 - r) / 0.3 down to 0.5;
     0.5 + 0.3 min((0.5 - r) / 0.3, 1) below. Wrong: -2; correct but malformed: -1.
     """
-    base, correct, valid = verdict(completion, target)
+    base, correct, valid = verdict(completion, target, has_published_format)
     if base < RIGHT:
         return RewardParts(base, correct, valid, base, 0.0, 0.0)
     bonus = _compression_bonus(length(completion) / max(target.teacher_length, 1))
     return RewardParts(round(base + bonus, 6), correct, valid, base, 0.0, round(bonus, 6))
 
 
-def verdict(completion: str, target: Target) -> tuple[float, bool, bool]:
-    """The base reward, whether the answer is correct, and whether the format is valid."""
+def verdict(
+    completion: str, target: Target, is_valid: Callable[[str], bool] = has_valid_format
+) -> tuple[float, bool, bool]:
+    """The base reward, whether the answer is correct, and whether the format is valid.
+
+    `is_valid` tells the latter; by default, the lines of `format.has_valid_format` are needed.
+    """
     correct = target.answers.match(target.answers.extract(completion), target.answer)
-    valid = has_valid_format(completion)
+    valid = is_valid(completion)
     return (WRONG if not correct else RIGHT if valid else MALFORMED), correct, valid
 
 

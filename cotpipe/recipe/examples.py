@@ -2,11 +2,11 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field
 
 from cotpipe.rationale.masks import masks
 from cotpipe.recipe.choices import names_of
-from cotpipe.section import Section
+from cotpipe.section import NumRepeats, NumRows, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 LessonsOf = Literal["stage1", "stage2", "failures"]
@@ -53,8 +53,8 @@ class Examples(Section):
     published_reward: ClassVar[str | None] = None
 
     problems: LessonsOf
-    max_problems: PositiveInt | None = Field(None, description="Maximum number of problems to use")
-    num_epochs: PositiveInt = Field(1, description="Epochs, each with new masks and a new order")
+    max_problems: NumRows | None = Field(None, description="Maximum number of problems to use")
+    num_epochs: NumRepeats = Field(1, description="Epochs, each with new masks and a new order")
     added_later: ClassVar[frozenset[str]] = frozenset({"problems"})
 
 

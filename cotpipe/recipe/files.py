@@ -1,6 +1,6 @@
 """Reading a recipe: YAML, command-line overrides, and errors that name the key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from cotpipe.recipe.stages import PUBLISHED_STAGES
 _IN_STAGES = "; a stage is an entry of the list `stages`, with name, examples and trainer"
 _CHOSEN_BY = {"source": "kind", "examples": "task", "trainer": "kind"}
 """Sections with several kinds, and the field that selects the kind."""
+
+_LONGEST_QUOTE = 60
 
 SHIPPED = Path(__file__).parents[2] / "deployments" / "recipes"
 
@@ -29,7 +31,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        # Neither here nor in a traceback the error's own text, which quotes the file: it could be any.
+        raise UserError(f"{path}{_place_of(error)}: not valid YAML") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections, such as `problems:`")
     for override in sorted(overrides, key=_selects_a_kind, reverse=True):
@@ -37,7 +40,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {describe(error, values)}") from error
+        raise UserError(f"{path}: {describe(error, values)}") from None  # likewise
 
 
 def with_changes(recipe: Recipe, form: Recipe) -> Recipe:
@@ -109,6 +112,19 @@ def _overlay_stages(recipe: Recipe, form: Recipe, defaults: Recipe) -> list[dict
     ]
 
 
+def recipe_in(folders: Iterable[Path], name: str) -> Path | None:
+    """The recipe file that `name` means in one of the folders; None if it lies in none of them.
+
+    Links and `..` that lead out of a folder count as outside.
+    """
+    for folder in folders:
+        for path in (folder / name, folder / f"{name}.yaml"):
+            inside = path.resolve().is_relative_to(folder.resolve())
+            if inside and path.suffix in (".yaml", ".yml") and path.is_file():
+                return path
+    return None
+
+
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with cotpipe."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -132,8 +148,14 @@ def describe(error: ValidationError, values: Mapping[str, Any] | None = None) ->
             lines.append(message)
         else:
             quoted = mistake["type"] not in ("missing", "value_error")
-            lines.append(f"{key}: {message}" + (f" (got {mistake['input']!r})" if quoted else ""))
+            lines.append(f"{key}: {message}" + (_shown(mistake["input"]) if quoted else ""))
     return "; ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, if it is short; a long one could be anything."""
+    text = repr(value)
+    return f" (got {text if len(text) <= _LONGEST_QUOTE else type(value).__name__})"
 
 
 def _is_stage(key: str) -> bool:
@@ -161,6 +183,11 @@ def _find(name_or_path: str) -> Path:
     raise UserError(
         f"--recipe: no file {name_or_path!r}, and no shipped recipe of that name ({', '.join(shipped_recipes())})"
     )
+
+
+def _place_of(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
 def _selects_a_kind(override: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cotpipe.data.problems import ProblemSource
 from cotpipe.data.problems.arithmetic import ArithmeticSource
@@ -14,7 +14,7 @@ from cotpipe.rationale.prompts import INSTRUCTION, instruction_for
 from cotpipe.recipe.choices import as_choices, names_of
 from cotpipe.recipe.examples import Share
 from cotpipe.recipe.stages import PUBLISHED_STAGES, Stage
-from cotpipe.section import Section
+from cotpipe.section import NumRepeats, NumRows, NumTokens, Section
 
 
 class SplitShares(Section):
@@ -106,9 +106,11 @@ class Teacher(Section):
         default_factory=dict,
         description="Chat template variables, such as enable_thinking: false",
     )
-    num_samples: PositiveInt = Field(1, description="Rationales sampled per problem")
-    max_rounds: PositiveInt = Field(
+    num_samples: NumRepeats = Field(1, description="Rationales sampled per problem")
+    max_rounds: int = Field(
         1,
+        gt=0,
+        le=10,
         description="Maximum rounds for a problem without a verified rationale; each round doubles "
         "the number of samples",
     )
@@ -120,7 +122,7 @@ class Teacher(Section):
     top_p: float = Field(
         0.95, gt=0, le=1, description="Nucleus sampling: share of the probability that is kept"
     )
-    max_new_tokens: PositiveInt = Field(
+    max_new_tokens: NumTokens = Field(
         1024, description="Maximum length of an answer, including reasoning (tokens)"
     )
     stop: tuple[str, ...] = Field(
@@ -131,8 +133,8 @@ class Teacher(Section):
     choice: Literal["shortest", "longest", "first", "random"] = Field(
         "first", description="Which of a problem's verified rationales to teach"
     )
-    min_steps: PositiveInt = Field(2, description="Rationales with fewer steps are rejected")
-    max_steps: PositiveInt = Field(
+    min_steps: NumRepeats = Field(2, description="Rationales with fewer steps are rejected")
+    max_steps: NumRepeats = Field(
         20, description="Rationales with more steps are rejected as degenerate"
     )
     max_rejected_share: Share = Field(
@@ -156,15 +158,16 @@ class Teacher(Section):
 class Mining(Section):
     """Mining the problems that a student persistently fails, for stages that train on them."""
 
-    max_problems: PositiveInt | None = Field(
+    max_problems: NumRows | None = Field(
         None, description="Maximum number of problems from the mining split"
     )
-    num_samples: PositiveInt = Field(4, description="Answers sampled per problem")
+    num_samples: NumRepeats = Field(4, description="Answers sampled per problem")
     max_pass_rate: Share = Field(0.0, description="Maximum pass rate of a persistent failure")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy")
-    max_new_tokens: PositiveInt = Field(256, description="Maximum length of an answer (tokens)")
+    max_new_tokens: NumTokens = Field(256, description="Maximum length of an answer (tokens)")
     history: tuple[str, ...] = Field(
         (),
+        max_length=1000,
         description="Fingerprints of earlier mining artifacts in which a problem must also have "
         "failed; set by nightly runs",
     )
@@ -174,8 +177,8 @@ class Evaluation(Section):
     """Greedy evaluation on held-out questions, before training and after every stage."""
 
     split: Literal["validation", "test"] = Field("test", description="Held-out split to use")
-    max_problems: PositiveInt | None = Field(None, description="Maximum number of problems")
-    max_new_tokens: PositiveInt = Field(512, description="Maximum length of an answer (tokens)")
+    max_problems: NumRows | None = Field(None, description="Maximum number of problems")
+    max_new_tokens: NumTokens = Field(512, description="Maximum length of an answer (tokens)")
 
 
 class Recipe(Section):
@@ -186,14 +189,17 @@ class Recipe(Section):
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="Name of the recipe, shown for its runs",
     )
-    seed: int = Field(17, ge=0, description="Seed of every random choice")
+    seed: int = Field(17, ge=0, lt=2**63, description="Seed of every random choice")
     problems: Problems = Field(
         default_factory=Problems, description="The problems and their splits"
     )
     student: Student = Field(default_factory=Student, description="The model that is trained")
     teacher: Teacher = Field(default_factory=Teacher, description="The source of the rationales")
     stages: tuple[Stage, ...] = Field(
-        PUBLISHED_STAGES, min_length=1, description="The stages of the curriculum, in order"
+        PUBLISHED_STAGES,
+        min_length=1,
+        max_length=50,
+        description="The stages of the curriculum, in order",
     )
     mining: Mining = Field(default_factory=Mining, description="Mining of persistent failures")
     evaluation: Evaluation = Field(

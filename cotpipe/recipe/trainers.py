@@ -3,21 +3,24 @@
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import override
 
 from cotpipe.rationale.rewards import rewards
 from cotpipe.recipe.choices import names_of
 from cotpipe.recipe.examples import Share
-from cotpipe.section import Section
+from cotpipe.section import BatchSize, NumTokens, Section
 
 
 class Lora(Section):
     """Train low-rank adapters instead of all weights; the saved checkpoint is merged."""
 
-    rank: PositiveInt = Field(16, description="Rank of the adapters")
-    alpha: PositiveInt = Field(
-        32, description="Adapter scale: the update is multiplied by alpha / rank"
+    rank: int = Field(16, gt=0, le=65_536, description="Rank of the adapters")
+    alpha: int = Field(
+        32,
+        gt=0,
+        le=1_000_000,
+        description="Adapter scale: the update is multiplied by alpha / rank",
     )
     dropout: Share = Field(0.05, description="Dropout on the adapter inputs")
     target_modules: tuple[str, ...] = Field(
@@ -34,9 +37,10 @@ class Trainer(Section, ABC):
     warmup_steps: int = Field(
         0,
         ge=0,
+        le=10_000_000,
         description="Optimizer steps of linear warm-up; then SFT decays to zero, GRPO is constant",
     )
-    micro_batch: PositiveInt = Field(8, description="Rows per forward pass; fewer use less memory")
+    micro_batch: BatchSize = Field(8, description="Rows per forward pass; fewer use less memory")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: slower, but far less memory"
     )
@@ -65,8 +69,8 @@ class Sft(Trainer):
 
     kind: Literal["sft"] = "sft"
     learning_rate: float = Field(1e-4, gt=0, lt=1, description="Peak learning rate (AdamW)")
-    batch_size: PositiveInt = Field(32, description="Rows per optimizer step")
-    max_length: PositiveInt = Field(
+    batch_size: BatchSize = Field(32, description="Rows per optimizer step")
+    max_length: NumTokens = Field(
         2048, description="Maximum length of prompt plus target (tokens); longer rows are dropped"
     )
     curves: ClassVar[tuple[str, ...]] = ("loss",)
@@ -119,8 +123,8 @@ class Grpo(Trainer):
 
     kind: Literal["grpo"] = "grpo"
     learning_rate: float = Field(1e-5, gt=0, lt=1, description="Peak learning rate (AdamW)")
-    group_size: int = Field(8, ge=2, description="Completions per prompt (the group)")
-    prompts_per_step: PositiveInt = Field(4, description="Prompts per optimizer step")
+    group_size: int = Field(8, ge=2, le=1000, description="Completions per prompt (the group)")
+    prompts_per_step: BatchSize = Field(4, description="Prompts per optimizer step")
     kl: float = Field(
         0.0,
         ge=0,
@@ -137,10 +141,10 @@ class Grpo(Trainer):
     top_p: float = Field(
         1.0, gt=0, le=1, description="Nucleus sampling: share of the probability that is kept"
     )
-    max_new_tokens: PositiveInt = Field(
+    max_new_tokens: NumTokens = Field(
         256, description="Maximum length of a completion (tokens); longer ones are truncated"
     )
-    max_prompt_length: PositiveInt = Field(
+    max_prompt_length: NumTokens = Field(
         1024, description="Maximum length of a prompt (tokens); longer rows are dropped"
     )
     reward: Reward = Field(default_factory=Reward, description="Reward of a completion")

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from cotpipe.data.rows import Result
 from cotpipe.recipe.stages import Stage, title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE = "#1f5fa8", "#c4622d"
 
 
 def draw_results(path: Path, rows: Sequence[Result]) -> None:
     """Plot accuracy (percent) and mean output tokens per checkpoint, with 95 % intervals (PNG)."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = _figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     names = [title_of(row.checkpoint) for row in rows]
     left.bar(
@@ -36,13 +38,13 @@ def draw_results(path: Path, rows: Sequence[Result]) -> None:
     _save(figure, path)
 
 
-def draw_training(path: Path, logs: Mapping[str, pd.DataFrame], stages: Sequence[Stage]) -> None:
+def draw_training(path: Path, logs: "Mapping[str, pd.DataFrame]", stages: Sequence[Stage]) -> None:
     """Plot each stage's training curves (loss; reward and length) by optimizer step (PNG).
 
     `logs` maps a stage to its training log, with the columns step, name, value.
     """
     panels = [(stage.name, name) for stage in stages for name in stage.trainer.curves]
-    figure = Figure(figsize=(12, 2.6), layout="constrained")
+    figure = _figure(12, 2.6)
     for axes, (stage, name) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
@@ -67,5 +69,11 @@ def _errors(rows: Sequence[Result], name: str, scale: float) -> list[list[float]
     ]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})

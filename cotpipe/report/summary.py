@@ -1,13 +1,25 @@
 """Results of a run: one summary per checkpoint, and the effect of each stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pandas as pd
 
-from cotpipe.report.statistics import Change, Estimate, change_of_mean, change_of_share, mean, share
+from cotpipe.report.statistics import (
+    Change,
+    Estimate,
+    change_of_mean,
+    change_of_share,
+    holm,
+    mean,
+    median_change,
+    share,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Comparison:
     after: str
     accuracy: Change
     tokens: Change
+    median_tokens: float  # of the changes per problem
 
     @property
     def verdict(self) -> str:
@@ -44,14 +57,14 @@ class Comparison:
         )
 
 
-def read_evaluations(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+def read_evaluations(files: Mapping[str, Path]) -> "dict[str, pd.DataFrame]":
     """The evaluation rows of each checkpoint, ordered by problem id."""
     with duckdb.connect() as connection:
         query = "select * from read_parquet(?) order by problem_id"
         return {name: connection.execute(query, [str(path)]).df() for name, path in files.items()}
 
 
-def summarise(name: str, rows: pd.DataFrame) -> Summary:
+def summarise(name: str, rows: "pd.DataFrame") -> Summary:
     """Summarise one checkpoint; raises `AssertionError` if there are no rows."""
     assert len(rows), f"{name} was evaluated on no problem"
     return Summary(
@@ -64,22 +77,29 @@ def summarise(name: str, rows: pd.DataFrame) -> Summary:
     )
 
 
-def compare(before: str, after: str, rows: Mapping[str, pd.DataFrame]) -> Comparison:
+def compare(before: str, after: str, rows: "Mapping[str, pd.DataFrame]") -> Comparison:
     """Compare two checkpoints problem by problem."""
     first, second = rows[before], rows[after]
-    assert first["problem_id"].tolist() == second["problem_id"].tolist(), (
-        "evaluated on different problems"
-    )
+    require_same_problems(first, second)
+    lengths = first["num_tokens"].tolist(), second["num_tokens"].tolist()
     return Comparison(
         before,
         after,
         accuracy=change_of_share(first["correct"].tolist(), second["correct"].tolist()),
-        tokens=change_of_mean(first["num_tokens"].tolist(), second["num_tokens"].tolist()),
+        tokens=change_of_mean(*lengths),
+        median_tokens=median_change(*lengths),
     )
 
 
-def comparisons(starts: Mapping[str, str], rows: Mapping[str, pd.DataFrame]) -> list[Comparison]:
-    """The comparisons of a report.
+def require_same_problems(first: "pd.DataFrame", second: "pd.DataFrame") -> None:
+    """Assert that two checkpoints were evaluated on the same problems."""
+    assert first["problem_id"].tolist() == second["problem_id"].tolist(), (
+        "evaluated on different problems"
+    )
+
+
+def comparisons(starts: Mapping[str, str], rows: "Mapping[str, pd.DataFrame]") -> list[Comparison]:
+    """The comparisons of a report; their p-values are corrected for the number of all its tests.
 
     First all stages together, then each stage against its initial checkpoint, then the last stage
     against the first. `starts` maps each stage, in order, to its initial checkpoint; `student` is
@@ -90,7 +110,20 @@ def comparisons(starts: Mapping[str, str], rows: Mapping[str, pd.DataFrame]) -> 
     pairs += [("base" if start == "student" else start, stage) for stage, start in starts.items()]
     pairs.append((next(iter(starts)), last))
     chosen = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
-    return [compare(before, after, rows) for before, after in chosen]
+    return _corrected([compare(before, after, rows) for before, after in chosen])
+
+
+def _corrected(found: list[Comparison]) -> list[Comparison]:
+    accuracy = [one.accuracy.p_value for one in found]
+    corrected = holm(accuracy + [one.tokens.p_value for one in found])
+    return [
+        replace(
+            one,
+            accuracy=replace(one.accuracy, p_value=corrected[number]),
+            tokens=replace(one.tokens, p_value=corrected[len(found) + number]),
+        )
+        for number, one in enumerate(found)
+    ]
 
 
 def percent(estimate: Estimate | Change) -> str:

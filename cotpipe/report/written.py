@@ -2,16 +2,18 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from cotpipe.data.rows import TeacherOutcome
 from cotpipe.recipe.examples import Masks
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.stages import title_of
+from cotpipe.report.markdown import Markdown, code, escape, quote
+from cotpipe.report.statistics import Change, Estimate
 from cotpipe.report.summary import comparisons, number, percent, summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NUM_EXAMPLES = 5
 
@@ -19,7 +21,7 @@ _NUM_EXAMPLES = 5
 def write_report(
     path: Path,
     recipe: Recipe,
-    rows: Mapping[str, pd.DataFrame],
+    rows: "Mapping[str, pd.DataFrame]",
     optimizer_steps: Mapping[str, int],
     teacher: Sequence[TeacherOutcome],
 ) -> None:
@@ -32,16 +34,20 @@ def write_report(
         optimizer_steps: Optimizer steps of each stage.
         teacher: Outcomes of the teacher's answers.
     """
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cotpipe.report", "templates"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
+        autoescape=False,  # noqa: S701 - it knows HTML; `finalize` escapes for Markdown
+        finalize=_shown,
     )
     environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "quote": _quote,
+        "percent": _percent,
+        "number": _number,
+        "quote": quote,
+        "code": code,
         "titled": title_of,
     }
     environment.globals["describe_masks"] = describe_masks
@@ -70,7 +76,7 @@ def describe_masks(masks: Masks) -> str:
     return f"{masks.kind} masks, {amount}, in {100 * masks.probability:g} % of the rows"
 
 
-def _examples(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def _examples(before: "pd.DataFrame", after: "pd.DataFrame") -> list[dict[Hashable, Any]]:
     """The first problems by id, so not selected by result."""
     pairs = before.merge(
         after, on=["problem_id", "question", "answer"], suffixes=("_before", "_after")
@@ -78,8 +84,14 @@ def _examples(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[Hashable, 
     return pairs.head(_NUM_EXAMPLES).to_dict("records")
 
 
-def _quote(text: str) -> str:
-    return (
-        "\n".join(f"> {line}" if line else ">" for line in text.strip().splitlines())
-        or "> (nothing)"
-    )
+def _shown(value: Any) -> Any:
+    """Every value of the template passes here: what is not marked as Markdown is shown as text."""
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markdown) else value
+
+
+def _percent(estimate: Estimate | Change) -> Markdown:
+    return Markdown(percent(estimate))
+
+
+def _number(estimate: Estimate | Change) -> Markdown:
+    return Markdown(number(estimate))

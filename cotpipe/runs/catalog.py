@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from cotpipe.data.rows import (
 )
 from cotpipe.errors import UserError
 from cotpipe.runs.log import Run, read_runs
+from cotpipe.runs.select import require_select
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record
 
@@ -83,20 +85,20 @@ class View:
 def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
     """The result of one `select` over the views listed by `views`.
 
-    Raises `UserError` for invalid SQL, several statements, or a statement that writes.
+    It reads no file but the tables of the store. Raises `UserError` for invalid SQL, several
+    statements, or a statement that writes or reads anything else.
     """
-    try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
-        raise UserError(f"sql: {_first_lines(error)}") from error
-    if len(statements) != 1 or statements[0].type not in (
-        duckdb.StatementType.SELECT,
-        duckdb.StatementType.EXPLAIN,
-    ):
-        raise UserError("sql: write one select statement; the catalog is read-only")
+    require_select(sql)
     connection = open_catalog(store, sql)
-    try:
+    with sql_errors():
         return connection.sql(sql)
+
+
+@contextmanager
+def sql_errors() -> Iterator[None]:
+    """Turn errors of DuckDB into `UserError`; the rows of a result may raise some when fetched."""
+    try:
+        yield
     except duckdb.Error as error:
         raise UserError(f"sql: {_first_lines(error)}; {_all_views()}") from error
 
@@ -124,11 +126,11 @@ def _schema_of_view(row_type: type) -> pa.Schema:
 
 
 def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
-    """A connection with the views that `sql` mentions; DuckDB reads the Parquet files in place.
+    """A connection with the views that `sql` mentions; DuckDB reads their files, and no other file.
 
     A view over Parquet files opens all of them, which takes minutes for thousands of files on S3.
     """
-    connection = duckdb.connect()
+    connection = duckdb.connect(config={"python_enable_replacements": False})
     if store.storage.filesystem:
         connection.register_filesystem(store.storage.filesystem)
     mentioned = [name for name in TABLES if name in sql.lower()]
@@ -139,15 +141,28 @@ def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
     )
     _register(connection, "runs", _RUNS, [_run_row(run) for run in runs])
     _register(connection, "run_steps", _STEPS, [row for run in runs for row in _step_rows(run)])
-    for name in mentioned:
-        files = [
-            (record, file)
-            for record in records
-            for file in record.files
-            if file.path == f"{name}.parquet"
-        ]
-        _create_view(connection, name, TABLES[name], store.readable_paths(files))
+    tables = {
+        name: store.readable_paths(
+            [
+                (record, file)
+                for record in records
+                for file in record.files
+                if file.path == f"{name}.parquet"
+            ]
+        )
+        for name in mentioned
+    }
+    for name, files in tables.items():
+        _create_view(connection, name, TABLES[name], files)
+    _close(connection, [file for files in tables.values() for file in files])
     return connection
+
+
+def _close(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    """Leave nothing open to SQL but these files, and standard output for the results."""
+    connection.execute("set allowed_paths = $1", [[*files, "/dev/stdout"]])
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
 
 
 def _create_view(

@@ -20,6 +20,7 @@ from cotpipe.recipe.model import Recipe, Student
 from cotpipe.recipe.stages import Stage
 from cotpipe.settings import Settings
 from cotpipe.training.memory import Need, needs_of, shape_of
+from cotpipe.training.processes import accumulation_steps
 
 State = Literal["ok", "warn", "fail"]
 _SECONDS = 10.0
@@ -145,6 +146,7 @@ def check_server(address: str) -> tuple[State, str]:
 def _schedules(address: str, text: str) -> tuple[State, str]:
     """Detect a dead scheduler: such a server looks healthy, but has no scheduled runs."""
     with httpx.Client(base_url=address, headers=_prefect_key(), timeout=_ANSWER) as client:
+        client.headers.update(_csrf_token(client))
         deployments = client.post("/deployments/filter", json={}).raise_for_status().json()
         scheduled = [
             one["id"]
@@ -177,6 +179,15 @@ def _prefect_key() -> dict[str, str]:
     if password := os.environ.get("PREFECT_API_AUTH_STRING"):
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {}
+
+
+def _csrf_token(client: httpx.Client) -> dict[str, str]:
+    """The headers without which a server with CSRF protection refuses every POST."""
+    name = f"cotpipe-{uuid.uuid4()}"
+    answer = client.get("/csrf-token", params={"client": name})
+    if not answer.is_success:
+        return {}  # no protection
+    return {"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]}
 
 
 def _own_code(recipe: Recipe) -> tuple[State, str]:
@@ -216,7 +227,7 @@ def _stored_folder(student: Student, settings: Settings) -> Path:
 def _teacher(recipe: Recipe, settings: Settings) -> tuple[State, str]:
     from cotpipe.engines.base import Model, engines
     from cotpipe.engines.choice import choose_engine
-    from cotpipe.steps.rationales import teacher_identity
+    from cotpipe.steps.teacher import teacher_identity
 
     teacher = recipe.teacher
     if teacher.engine == "reference":
@@ -246,6 +257,8 @@ def _memory_of(recipe: Recipe, stage: Stage, settings: Settings) -> Callable[[],
         student = recipe.student
         if stored_checkpoint(student.model):
             student = Student(model=str(_stored_folder(student, settings)))
+        rows = stage.trainer.rows_per_step
+        accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
         shape = shape_of(read_config(student))
         needs = needs_of(stage.trainer, shape, keeps_attention=training_attention() == "eager")
         return judge_memory(stage.name, needs, *_memory())

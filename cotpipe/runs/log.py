@@ -17,7 +17,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.recipe.files import describe, load_recipe, shipped_recipes
+from cotpipe.recipe.files import SHIPPED, describe, load_recipe, recipe_in, shipped_recipes
 from cotpipe.recipe.model import Recipe
 from cotpipe.store.lookup import READS_AT_ONCE
 from cotpipe.store.records import SET_ASIDE, Reference, package_versions
@@ -108,6 +108,8 @@ class RunLog:
         self._storage = storage
         self._writing = threading.Lock()
         earlier = _find_by_suffix(storage, suffix)
+        self.begun = earlier.references if earlier else {}
+        """The artifacts that the run had planned or made before it was tried again, by kind."""
         self.run = Run(
             run_id=earlier.run_id if earlier else f"{now:%Y%m%d-%H%M%S}-{suffix}",
             recipe=recipe.model_dump(mode="json"),
@@ -120,7 +122,7 @@ class RunLog:
         )
 
     def left(self, refresh: Iterable[str]) -> set[str]:
-        """The steps to refresh that the run has not done yet; a retry does not repeat them."""
+        """The steps to refresh that the run has not done yet, as far as its record tells."""
         return set(refresh) - self.run.steps.keys()
 
     def plan(self, artifacts: Iterable[Reference]) -> None:
@@ -223,19 +225,25 @@ def recipe_of(run: Run) -> Recipe:
         ) from error
 
 
-def recipe_from(start_from: str, storage: Storage) -> Recipe:
+def recipe_from(start_from: str, storage: Storage, folder: Path | None = None) -> Recipe:
     """The recipe to start from: shipped, a YAML file, or of an earlier run (its id, or `last`).
 
-    Raises `UserError` if it is none of these.
+    Args:
+        start_from: What names it.
+        storage: The storage of the store with the runs.
+        folder: The only folder whose files count, beside those that are shipped.
+
+    Raises:
+        UserError: It is none of these.
     """
-    if start_from in shipped_recipes() or Path(start_from).is_file():
-        return load_recipe(start_from)
+    if file := recipe_in([SHIPPED, *([folder] if folder else [])], start_from):
+        return load_recipe(str(file))
     try:
         return recipe_of(find_run(storage, start_from))
     except UserError as error:
         raise UserError(
             f"start_from: {start_from!r} is not a shipped recipe ({', '.join(shipped_recipes())}), not "
-            f"a file on this machine, and {error}"
+            f"a file in the folder of recipes (COTPIPE_RECIPES: {folder or 'not set'}), and {error}"
         ) from error
 
 

@@ -11,26 +11,28 @@ from cotpipe.runs.promotion import ModelRegistry, Taken
 from cotpipe.steps import problems as reading
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.records import Reference
-from cotpipe.store.storage import Storage
+from cotpipe.store.storage import Storage, file_sha256
 
 INBOX = "inbox"
 """The directory of the store in which users place files with new problems."""
 
 
-def new_files(storage: Storage, registry: ModelRegistry) -> dict[str, int]:
-    """The names and sizes of problem files that no nightly run has ingested.
+def new_files(storage: Storage, registry: ModelRegistry) -> dict[str, str]:
+    """The problem files whose content no nightly run has ingested: names and SHA-256.
 
     Hidden files and other file types are ignored: write under a hidden name, and rename the file
-    once it is complete.
+    once it is complete. Files that were taken out stay out until their content changes.
     """
-    known = {(file.name, file.size) for file in registry.taken}
-    return {
-        name: size
-        for name, size in sorted(storage.sizes(INBOX).items())
-        if Path(name).suffix in SUFFIXES
-        and not Path(name).name.startswith(".")
-        and (name, size) not in known
-    }
+    known = {file.sha256 for file in (*registry.taken, *registry.taken_out)}
+    found: dict[str, str] = {}
+    for name in sorted(storage.sizes(INBOX)):
+        if Path(name).suffix not in SUFFIXES or Path(name).name.startswith("."):
+            continue
+        content = storage.sha256(f"{INBOX}/{name}")
+        if content not in known:
+            known.add(content)
+            found[name] = content
+    return found
 
 
 def take_in(runner: StepRunner, recipe: Recipe, name: str) -> Taken:
@@ -50,7 +52,7 @@ def take_in(runner: StepRunner, recipe: Recipe, name: str) -> Taken:
             outcome = runner.run(reading.STEP, recipe.model_copy(update={"problems": problems}), {})
         except UserError as error:
             raise UserError(str(error).replace(str(path), f"{INBOX}/{name}")) from error
-        return Taken(name=name, size=path.stat().st_size, problems=outcome.reference)
+        return Taken(name=name, sha256=file_sha256(path), problems=outcome.reference)
 
 
 def night_recipe(

@@ -1,14 +1,11 @@
 """The model registry, `models/promoted.json`: promoted checkpoints and nightly runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.report.summary import compare, number, percent
 from cotpipe.runs.log import Run
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
@@ -17,6 +14,8 @@ from cotpipe.store.storage import Storage
 REGISTRY = "models"
 """The directory of the registry in the store; only the holder of its lease may write."""
 _FILE = f"{REGISTRY}/promoted.json"
+_PREVIOUS = f"{REGISTRY}/promoted.previous.json"
+"""The registry before the last change, to restore from."""
 
 
 class _Model(BaseModel):
@@ -36,7 +35,7 @@ class Taken(_Model):
     """A file of the inbox that a nightly run ingested."""
 
     name: str  # relative to the inbox
-    size: int  # bytes
+    sha256: str  # of the content
     problems: Reference
 
 
@@ -56,6 +55,7 @@ class ModelRegistry(_Model):
     promotions: list[Promotion] = []
     undone: list[Promotion] = []
     taken: list[Taken] = []
+    taken_out: list[Taken] = []  # taken by mistake, and left alone while their content is the same
     nights: list[Night] = []
 
     @property
@@ -69,7 +69,7 @@ class ModelRegistry(_Model):
         checkpoints = {promotion.checkpoint for promotion in self.promotions}
         return (
             checkpoints
-            | {file.problems for file in self.taken}
+            | {file.problems for file in (*self.taken, *self.taken_out)}
             | {night.mining for night in self.nights if night.mining}
         )
 
@@ -81,26 +81,76 @@ class ModelRegistry(_Model):
 
 
 def read_registry(storage: Storage) -> ModelRegistry:
-    """Read the registry; empty if there is none yet. Raises `RunError` if it is invalid."""
+    """Read the registry; empty if there never was one. Raises `RunError` if it is broken or lost."""
     data = storage.read(_FILE)
+    if data is None and storage.read(_PREVIOUS) is None:
+        return ModelRegistry()
     try:
-        return ModelRegistry.model_validate_json(data) if data else ModelRegistry()
+        return ModelRegistry.model_validate_json(data or b"")
     except ValidationError as error:
+        why = f"cannot be read ({error.errors()[0]['msg']})" if data else "is empty"
         raise RunError(
-            f"{_FILE} cannot be read ({error.errors()[0]['msg']}); restore the last valid version"
+            f"{storage.location(_FILE)} {why if data is not None else 'is missing'}, so it is not "
+            "known what is promoted; bring the version before the last change back with: "
+            "cotpipe promote --restore"
         ) from error
 
 
 def write_registry(storage: Storage, registry: ModelRegistry) -> None:
-    """Replace the registry atomically; the caller must hold the lease of `REGISTRY`."""
+    """Replace the registry atomically, and keep a copy of the one before.
+
+    The caller must hold the lease of `REGISTRY`, and have read the registry.
+    """
+    if before := storage.read(_FILE):
+        storage.replace(_PREVIOUS, before)
     storage.replace(_FILE, registry.model_dump_json(indent=2).encode())
 
 
+def restore_registry(storage: Storage) -> ModelRegistry:
+    """Bring the registry before the last change back; the caller must hold the lease.
+
+    Raises `UserError` if nothing is broken, or there is no valid copy.
+    """
+    try:
+        read_registry(storage)
+    except RunError:
+        pass
+    else:
+        raise UserError(
+            f"{storage.location(_FILE)} is valid, so there is nothing to restore; to roll back a "
+            "promotion: cotpipe promote --undo"
+        )
+    data = storage.read(_PREVIOUS)
+    try:
+        registry = ModelRegistry.model_validate_json(data or b"")
+    except ValidationError as error:
+        raise UserError(
+            f"{storage.location(_PREVIOUS)} is no valid copy of the registry; restore {_FILE} from a "
+            f"backup, or remove both files to start from nothing promoted"
+        ) from error
+    storage.replace(_FILE, registry.model_dump_json(indent=2).encode())
+    return registry
+
+
+def recorded_night(registry: ModelRegistry, suffix: str) -> Night | None:
+    """The night of the flow run whose id starts with `suffix`, if it has been written down."""
+    return next((one for one in registry.nights if one.run_id.endswith(f"-{suffix}")), None)
+
+
 def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> ModelRegistry:
-    """Record a nightly run, the files it ingested, and its promotion, if any. Idempotent."""
+    """Record a nightly run, the files it ingested, and its promotion, if any. Idempotent.
+
+    Raises `RunError` if the run is recorded with another result, which is kept.
+    """
     registry = read_registry(storage)
-    if any(one.run_id == night.run_id for one in registry.nights):
-        return registry
+    for one in registry.nights:
+        if one.run_id == night.run_id:
+            if one.candidate != night.candidate or not set(taken) <= set(registry.taken):
+                raise RunError(
+                    f"night {night.run_id} has been written down with the candidate {one.candidate}, "
+                    f"which counts; {night.candidate} and its files are left for the next night"
+                )
+            return registry
     registry = registry.model_copy(
         update={"nights": [*registry.nights, night], "taken": [*registry.taken, *taken]}
     )
@@ -110,8 +160,8 @@ def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Model
     return registry
 
 
-def promote_run(store: Store, run: Run) -> None:
-    """Promote the last checkpoint of a run by hand.
+def last_checkpoint(store: Store, run: Run) -> Reference:
+    """The checkpoint of a run's last stage.
 
     Raises `UserError` if that is missing or damaged.
     """
@@ -121,6 +171,15 @@ def promote_run(store: Store, run: Run) -> None:
             f"run {run.run_id} has no intact checkpoint of its last stage; finish it with: "
             f"cotpipe rerun {run.run_id}"
         )
+    return checkpoint
+
+
+def promote_run(store: Store, run: Run) -> None:
+    """Promote the last checkpoint of a run by hand.
+
+    Raises `UserError` if that is missing or damaged.
+    """
+    checkpoint = last_checkpoint(store, run)
     registry = read_registry(store.storage)
     write_registry(store.storage, registry.with_promotion(checkpoint, run.run_id, "by hand"))
 
@@ -139,38 +198,3 @@ def undo_promotion(storage: Storage) -> ModelRegistry:
     registry = registry.model_copy(update={"promotions": kept, "undone": [*registry.undone, last]})
     write_registry(storage, registry)
     return registry
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether to promote a candidate, and why."""
-
-    promote: bool
-    why: str
-
-
-def judge(
-    promoted: pd.DataFrame, candidate: pd.DataFrame, accuracy_margin: float, token_margin: float
-) -> Verdict:
-    """Compare the promoted checkpoint and the candidate on the same held-out problems.
-
-    A non-inferiority test: the 95 % intervals of the paired changes must lie within the margins.
-
-    Args:
-        promoted: Evaluation rows of the promoted checkpoint.
-        candidate: Evaluation rows of the candidate.
-        accuracy_margin: Maximum loss of accuracy (share in [0, 1]).
-        token_margin: Maximum growth of the mean answer length (share of the promoted one's).
-    """
-    rows = {"promoted": promoted, "candidate": candidate}
-    change = compare("promoted", "candidate", rows)
-    most_tokens = token_margin * float(promoted["num_tokens"].mean())
-    mistakes = []
-    if change.accuracy.low < -accuracy_margin:
-        mistakes.append(f"it may lose more than {100 * accuracy_margin:g} points of accuracy")
-    if change.tokens.high > most_tokens:
-        mistakes.append(f"it may write more than {most_tokens:.1f} tokens more")
-    figures = f"accuracy {percent(change.accuracy)}, tokens {number(change.tokens)}, {len(promoted)} problems"
-    if mistakes:
-        return Verdict(False, f"{' and '.join(mistakes)}: {figures}")
-    return Verdict(True, f"neither less accurate nor longer than the margins allow: {figures}")

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from cotpipe.data.rows import Answered, Lesson
 from cotpipe.engines.base import Engine, Generated, Model, Request, Sampling
 from cotpipe.engines.choice import open_engine
+from cotpipe.errors import UserError
 from cotpipe.rationale.answers import AnswerKind
 from cotpipe.rationale.format import has_valid_format
 from cotpipe.rationale.prompts import question_prompt
@@ -15,9 +17,16 @@ from cotpipe.steps.generate import SharedEngine, generate
 from cotpipe.steps.step import Work
 
 
-def ask(
-    work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampling
-) -> list[Answered]:
+@dataclass(frozen=True)
+class Asked:
+    """What came of asking a checkpoint."""
+
+    answered: list[Answered]
+    too_long: set[str]
+    """Ids of the problems whose prompts are too long; their answers are empty, and wrong."""
+
+
+def ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampling) -> Asked:
     """The graded answers of a checkpoint, in the order of the lessons.
 
     Args:
@@ -25,6 +34,8 @@ def ask(
         checkpoint: Kind of the input artifact that contains `model/`.
         lessons: The lessons whose questions are asked.
         sampling: Sampling parameters.
+
+    Raises `UserError` if no prompt fits the checkpoint's context.
     """
 
     def opened() -> AbstractContextManager[Engine]:
@@ -32,18 +43,33 @@ def ask(
         return open_engine(work.settings.engine, model, work.settings, work.progress.note)
 
     answers, instruction = work.recipe.answers, work.recipe.instruction
-    requests = [
-        Request(lesson.problem_id, question_prompt(lesson.question, instruction))
-        for lesson in lessons
-    ]
+
+    def requests(positions: Sequence[int]) -> list[Request]:
+        chosen = [lessons[position] for position in positions]
+        return [
+            Request(lesson.problem_id, question_prompt(lesson.question, instruction))
+            for lesson in chosen
+        ]
+
     identity = {"checkpoint": str(work.inputs[checkpoint])}
+    ids = [lesson.problem_id for lesson in lessons]
+    generated: dict[int, list[Generated]] = {}
     with SharedEngine(opened) as engine:
-        generated = generate(work, engine, identity, requests, sampling)
-    return [
+        for positions, samples in generate(work, engine, identity, ids, requests, sampling):
+            generated |= zip(positions, samples, strict=True)
+    reasons = {
+        ids[position]: one.refused for position, (one, *_) in generated.items() if one.refused
+    }
+    if lessons and len(reasons) == len(lessons):
+        raise UserError(f"no prompt fits: {reasons[ids[0]]}; lower max_new_tokens")
+    for problem_id, reason in reasons.items():
+        work.progress.log(f"problem {problem_id} is not asked: {reason}")
+    answered = [
         _verdict(lesson, number, sample, answers)
-        for lesson, samples in zip(lessons, generated, strict=True)
-        for number, sample in enumerate(samples)
+        for position, lesson in enumerate(lessons)
+        for number, sample in enumerate(generated[position])
     ]
+    return Asked(answered, set(reasons))
 
 
 def gpus_to_ask(recipe: Recipe, settings: Settings) -> int:

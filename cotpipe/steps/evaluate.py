@@ -15,7 +15,7 @@ def step(checkpoint: str) -> Step:
     model = "student" if checkpoint == "base" else checkpoint
     return Step(
         kind=f"evaluation-{checkpoint}",
-        version=1,
+        version=2,
         inputs=(model, "lessons"),
         fields=lambda recipe: recipe.fields("evaluation", "problems.answers"),
         run=partial(evaluate, checkpoint=model),
@@ -27,6 +27,7 @@ def step(checkpoint: str) -> Step:
 def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
     """Write `evaluations.parquet`: the graded answers of the checkpoint.
 
+    A question that is too long for it counts as answered wrong: every checkpoint faces the same.
     Raises `UserError` if the held-out split is empty.
     """
     section = work.recipe.evaluation
@@ -40,6 +41,8 @@ def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
     sampling = Sampling(
         num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0
     )
-    answered = ask(work, checkpoint, lessons, sampling)
+    asked = ask(work, checkpoint, lessons, sampling)
+    answered = asked.answered
     write_rows(work.output / "evaluations.parquet", Answered, answered)
-    return {"problems": len(answered), "correct": sum(row.correct for row in answered)}
+    counts = {"problems": len(answered), "correct": sum(row.correct for row in answered)}
+    return counts | ({"prompts_too_long": len(asked.too_long)} if asked.too_long else {})

@@ -2,18 +2,14 @@
 
 One table holds all epochs of a stage in training order, so the trainer reads it from top to bottom.
 Each epoch has its own order and masks, and a resumed stage sees the same rows as an uninterrupted
-one. Lessons are an Arrow table of `rows.Lesson`: a million take a few hundred megabytes.
+one. Lessons stream through in bounded memory.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from cotpipe.data.rows import Example, Failure, Lesson, read_table, write_rows
-from cotpipe.errors import RunError
+from cotpipe.data.rows import Example, Lesson, write_rows
 from cotpipe.randomness import named_random
 from cotpipe.rationale.format import format_rationale
 from cotpipe.rationale.graph import RationaleGraph
@@ -29,9 +25,9 @@ from cotpipe.rationale.prompts import (
 from cotpipe.recipe.examples import Completion, Masks, Reconstruction, Rewriting
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.stages import Stage
+from cotpipe.steps.spilling import bounded_database
 from cotpipe.steps.step import Step, Work
-
-_ROWS_AT_ONCE = 10_000
+from cotpipe.steps.taught import Lessons, TaughtLessons
 
 Prompt = Callable[[Lesson, float, random.Random], tuple[list[Message], list[int]]]
 """Takes a lesson, the progress of the stage (0 to 1) and a random generator; returns the prompt and
@@ -57,50 +53,31 @@ def step(stage: Stage, mined: str) -> Step:
 
 def _write_examples(work: Work, stage: Stage, mined: str) -> dict[str, int]:
     """Write `examples.parquet`; raises `RunError` if it would contain a held-out problem."""
-    if stage.examples.problems == "failures":
-        failed = read_table(work.input(mined, "failures.parquet"), Failure)["problem_id"]
-        lessons = _read_taught(work, pc.field("problem_id").isin(failed))
-        _require_mining_split(lessons)
-    else:
-        lessons = _read_taught(work, pc.field("split") == stage.examples.problems)
-    rows = examples(lessons, stage, work.recipe.seed, work.recipe.instruction)
-    return {"kept": write_rows(work.output / "examples.parquet", Example, rows)}
-
-
-def _read_taught(work: Work, chosen: pc.Expression) -> pa.Table:
-    """The selected lessons that have a rationale; filtered while reading, to avoid a copy."""
-    has_steps = pc.list_value_length(pc.field("teacher_steps")) > 0
-    return read_table(work.input("lessons", "lessons.parquet"), Lesson, chosen & has_steps)
-
-
-def _require_mining_split(lessons: pa.Table) -> None:
-    if others := lessons.filter(pc.field("split") != "mining")["problem_id"].to_pylist():
-        raise RunError(
-            f"mined failures are not in the mining split: {', '.join(others[:5])}; the student must "
-            "not train on other problems; run again with --refresh failures"
-        )
+    with bounded_database(work.output) as database:
+        lessons = TaughtLessons(database, work, stage, mined)
+        rows = examples(lessons, stage, work.recipe.seed, work.recipe.instruction)
+        return {"kept": write_rows(work.output / "examples.parquet", Example, rows)}
 
 
 def examples(
-    lessons: pa.Table, stage: Stage, seed: int, instruction: str = INSTRUCTION
+    lessons: Lessons, stage: Stage, seed: int, instruction: str = INSTRUCTION
 ) -> Iterator[Example]:
     """The examples of a stage, in training order.
 
     Args:
-        lessons: Rows of `Lesson`, each with steps; the first `max_problems` are used.
+        lessons: The lessons, each with steps.
         stage: The stage; its name and `examples` determine the examples.
         seed: The seed of the recipe.
         instruction: The instruction before every question.
     """
     section = stage.examples
     prompt = _prompt_of(section, instruction)
-    taught = lessons.slice(0, section.max_problems)
-    total = len(taught) * section.num_epochs
+    total = len(lessons) * section.num_epochs
     for epoch in range(section.num_epochs):
-        order = list(range(len(taught)))
+        order = list(range(len(lessons)))
         named_random(seed, f"{stage.name} order", epoch).shuffle(order)
-        for index, lesson in enumerate(_take(taught, order)):
-            progress = (epoch * len(taught) + index) / max(total - 1, 1)
+        for index, lesson in enumerate(lessons.in_order(order)):
+            progress = (epoch * len(lessons) + index) / max(total - 1, 1)
             rng = named_random(seed, f"{stage.name} prompt", lesson.problem_id, epoch)
             messages, masked = prompt(lesson, progress, rng)
             yield Example(
@@ -154,13 +131,6 @@ def _rewriting(
     if rng.random() < _between(section.first_hint_share, section.last_hint_share, progress):
         return rewriting_prompt(lesson.question, steps, lesson.answer, instruction), []
     return question_prompt(lesson.question, instruction), list(range(len(steps)))
-
-
-def _take(lessons: pa.Table, order: Sequence[int]) -> Iterator[Lesson]:
-    """The lessons in the given order; converted in batches, since objects take more memory."""
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        for row in lessons.take(order[start : start + _ROWS_AT_ONCE]).to_pylist():
-            yield Lesson(**row)
 
 
 def _mask(

@@ -5,7 +5,7 @@ generated twice.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,75 +15,83 @@ from cotpipe.data.rows import Generation, read_rows, write_rows
 from cotpipe.engines.base import Engine, Generated, Request, Sampling
 from cotpipe.errors import RunError, UserError
 from cotpipe.progress import Progress
+from cotpipe.steps.sharding import shards_of
 from cotpipe.steps.step import Step, Work
 from cotpipe.store.records import SHARDS, digest
 
 _FILE = "generations.parquet"
 
 
+Requests = Callable[[Sequence[int]], list[Request]]
+"""Builds the requests at some positions, whenever they are needed, so that few are in memory."""
+
+
 def generate(
     work: Work,
     engine: "SharedEngine",
     identity: Mapping[str, Any],
-    requests: Sequence[Request],
+    ids: Sequence[str],
+    requests: Requests,
     sampling: Sampling,
-) -> list[list[Generated]]:
-    """Answer every request in shards; returns one list of samples per request, in order.
+) -> Iterator[tuple[list[int], list[list[Generated]]]]:
+    """Answer every request in shards, then yield shard by shard: positions, samples of each.
+
+    The order is that of the ids' hashes, whatever the size of a shard is (see `sharding`).
 
     Args:
         work: The work of the calling step; the shards become parts of its artifact.
         engine: The engine that generates, opened only if a shard is missing.
         identity: Identifies the model. A shard's fingerprint covers it, the requests and the
             sampling parameters, so any step with the same requests reuses the shard.
-        requests: The requests, one per problem.
+        ids: The ids of the problems to ask about, one per request.
+        requests: Builds the requests at positions in `ids`; called from any thread.
         sampling: Sampling parameters.
     """
-    size = work.settings.shard_size
-    shards = [requests[start : start + size] for start in range(0, len(requests), size)]
+    shards = shards_of(ids, work.settings.shard_size)
     total = _Total(work.progress, [len(shard) * sampling.num_samples for shard in shards])
     steps = [
-        _shard(shard, dict(identity), sampling, engine, _ShardProgress(total, number))
+        _shard(shard, requests, dict(identity), sampling, engine, _ShardProgress(total, number))
         for number, shard in enumerate(shards)
     ]
-    files = work.shards(steps, _FILE, total.complete)
-    return [
-        samples
-        for shard, file in zip(shards, files, strict=True)
-        for samples in _read(file, len(shard), sampling)
-    ]
+    for shard, file in zip(shards, work.shards(steps, _FILE, total.complete), strict=True):
+        yield shard, _read(file, len(shard), sampling)
 
 
 def _shard(
-    requests: Sequence[Request],
+    positions: Sequence[int],
+    requests: Requests,
     identity: dict[str, Any],
     sampling: Sampling,
     engine: "SharedEngine",
     progress: Progress,
 ) -> Step:
+    """The step that answers the requests at some positions."""
     fields = {
         "answered_by": identity,
         "sampling": asdict(sampling) | {"stop": list(sampling.stop)},
-        "requests": digest([[request.problem_id, request.prompt] for request in requests]),
+        "requests": digest([[one.problem_id, one.prompt] for one in requests(positions)]),
     }
 
     def run(work: Work) -> dict[str, int]:
-        answers = engine.generate(requests, sampling, progress)
+        asked = requests(positions)
+        answers = engine.generate(asked, sampling, progress)
         rows = [
             Generation(
-                request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated
+                request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated,
+                one.refused,
             )
-            for request, samples in zip(requests, answers, strict=True)
+            for request, samples in zip(asked, answers, strict=True)
             for number, one in enumerate(samples)
-        ]
+        ]  # fmt: skip
         write_rows(work.output / _FILE, Generation, rows)
         return {"answers": len(rows), "tokens": sum(row.num_tokens for row in rows)}
 
-    return Step(SHARDS, 1, (), lambda recipe: fields, run)
+    return Step(SHARDS, 2, (), lambda recipe: fields, run)
 
 
 def _read(file: Path, num_requests: int, sampling: Sampling) -> list[list[Generated]]:
     answers = [
-        Generated(row.text, row.num_tokens, row.truncated, row.thoughts)
+        Generated(row.text, row.num_tokens, row.truncated, row.thoughts, row.refused)
         for row in read_rows(file, Generation)
     ]
     size = sampling.num_samples

@@ -8,6 +8,7 @@ import duckdb
 from cotpipe.data.rows import Answered, Failure, write_rows
 from cotpipe.engines.base import Sampling
 from cotpipe.randomness import named_seed
+from cotpipe.recipe.model import Recipe
 from cotpipe.steps.ask import ask, gpus_to_ask
 from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
@@ -18,42 +19,54 @@ FAILURES = "failures"
 
 
 def step(kind: str, checkpoint: str) -> Step:
-    """The step that mines a checkpoint's failures into the artifact `kind`."""
+    """The step that mines a checkpoint's failures into the artifact `kind`.
+
+    The recipe's history is of the first mining of a curriculum; it decides no other.
+    """
+
+    def fields(recipe: Recipe) -> dict[str, object]:
+        found = recipe.fields("seed", "mining", "problems.answers")
+        if kind != FAILURES:
+            found["mining"] = {**found["mining"], "history": []}
+        return found
+
     return Step(
         kind=kind,
-        version=1,
+        version=2,
         inputs=(checkpoint, "lessons"),
-        fields=lambda recipe: recipe.fields("seed", "mining", "problems.answers"),
-        run=partial(mine_failures, checkpoint=checkpoint),
+        fields=fields,
+        run=partial(mine_failures, checkpoint=checkpoint, with_history=kind == FAILURES),
         verb="mine",
         gpus=gpus_to_ask,
     )
 
 
-def mine_failures(work: Work, checkpoint: str) -> dict[str, int]:
+def mine_failures(work: Work, checkpoint: str, with_history: bool) -> dict[str, int]:
     """Write `completions.parquet`, and `failures.parquet` with the failures that have a rationale.
 
     A failure is persistent if the problem also failed in every earlier mining artifact that the
-    recipe lists and that includes it. Only the mining split is used, so held-out problems never
-    become training problems.
+    recipe lists (`with_history`) and that includes it. Only the mining split is used, so held-out
+    problems never become training problems. A problem that is too long to be asked is no failure.
     """
     section = work.recipe.mining
     mined = list(read_lessons(work.input("lessons", "lessons.parquet"), "mining"))
     lessons = mined[: section.max_problems]
     seed = named_seed(work.recipe.seed, "mining")
     sampling = Sampling(section.num_samples, section.temperature, section.max_new_tokens, seed)
-    answered = ask(work, checkpoint, lessons, sampling)
+    asked = ask(work, checkpoint, lessons, sampling)
+    answered = [row for row in asked.answered if row.problem_id not in asked.too_long]
     completions = work.output / "completions.parquet"
     write_rows(completions, Answered, answered)
     earlier = [
         work.stored(Reference(kind=FAILURES, fingerprint=fingerprint), completions.name)
-        for fingerprint in section.history
+        for fingerprint in (section.history if with_history else ())
     ]
     num_steps = {lesson.problem_id: len(lesson.teacher_steps) for lesson in lessons}
     rows = _persistent(completions, earlier, section.max_pass_rate)
     failures = [Failure(row[0], num_steps[row[0]], *row[1:]) for row in rows if num_steps[row[0]]]
     write_rows(work.output / "failures.parquet", Failure, failures)
-    return {"problems": len(lessons), "persistent_failures": len(failures)}
+    counts = {"problems": len(lessons), "persistent_failures": len(failures)}
+    return counts | ({"prompts_too_long": len(asked.too_long)} if asked.too_long else {})
 
 
 def _persistent(

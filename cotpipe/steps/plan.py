@@ -43,6 +43,29 @@ def name_artifacts(
     return named
 
 
+def left_to_refresh(
+    recipe: Recipe, store: Store, refresh: Collection[str], begun: Mapping[str, Reference]
+) -> set[str]:
+    """The steps to refresh, without those that a run has refreshed before it was tried again.
+
+    Args:
+        recipe: The recipe of the run.
+        store: Its store.
+        refresh: The steps to refresh.
+        begun: The artifacts that the run had planned at first, by kind.
+
+    Raises the same errors as `name_artifacts`.
+    """
+    left = set(refresh)
+    named: dict[str, Reference] = {}
+    for kind, step in steps_of(recipe).items():
+        plain = reference_of(step, recipe, named)
+        if kind in left and store.latest(plain) == begun.get(kind):
+            left.remove(kind)
+        named[kind] = store.wanted(plain, kind in left)
+    return left
+
+
 def plan_run(recipe: Recipe, store: Store, refresh: Collection[str] = ()) -> list[PlannedStep]:
     """All steps in execution order; nothing is run, marked or hashed.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from cotpipe.data.problems import Reading
 from cotpipe.data.problems.stored import PROBLEMS
-from cotpipe.data.rows import Problem, Reject
+from cotpipe.data.rows import Problem
 from cotpipe.recipe.model import Recipe
 from cotpipe.steps.rejects import refuse_too_many, write_with_rejects
 from cotpipe.steps.step import Step, Work
@@ -14,18 +14,12 @@ def collect_problems(work: Work) -> dict[str, int]:
     """Read the source and write `problems.parquet` and `rejects.parquet`."""
     section = work.recipe.problems
     reading = Reading(work.recipe.seed, work.recipe.answers, work.stored)
-    problems: list[Problem] = []
-    rejects: list[Reject] = []
-    for row in section.source.read(reading):
-        if isinstance(row, Problem):
-            problems.append(row)
-        else:
-            rejects.append(row)
-    allowed = 1.0 if section.source.checked else section.max_rejected_share
-    refuse_too_many(rejects, len(problems), allowed, "problems.max_rejected_share")
-    return write_with_rejects(
-        work.output, Problem, PROBLEMS.removesuffix(".parquet"), problems, rejects
+    found = write_with_rejects(
+        work.output, Problem, PROBLEMS.removesuffix(".parquet"), section.source.read(reading)
     )
+    allowed = 1.0 if section.source.checked else section.max_rejected_share
+    refuse_too_many(found, allowed, "problems.max_rejected_share")
+    return found.counts | dict(found.reasons.most_common())
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
@@ -33,4 +27,4 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return fields | {"problems.source": recipe.problems.source.content()}
 
 
-STEP = Step("problems", 2, (), _fields, collect_problems)
+STEP = Step("problems", 3, (), _fields, collect_problems)

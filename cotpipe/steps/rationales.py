@@ -1,178 +1,208 @@
-"""The step that collects the teacher's rationales: sample in rounds, verify, count outcomes."""
+"""The step that collects the teacher's rationales: sample in rounds, verify, count outcomes.
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+Answers stream from their shards through verification into the tables, a shard at a time, so memory
+holds the questions but never all answers.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cotpipe.data.problems.stored import PROBLEMS
 from cotpipe.data.rows import (
+    Generation,
     Problem,
     Reject,
+    RowsWriter,
     TeacherOutcome,
     TeacherRationale,
+    read_range,
     read_rows,
     write_rows,
 )
-from cotpipe.engines.base import Engine, Model, Request, Sampling
-from cotpipe.engines.choice import open_engine
+from cotpipe.engines.base import Request, Sampling
 from cotpipe.engines.reference_engine import ReferenceEngine
-from cotpipe.extensions import is_own, own_identity
-from cotpipe.randomness import named_seed
+from cotpipe.progress import Silent
 from cotpipe.rationale.prompts import question_prompt, restructuring_prompt
 from cotpipe.recipe.model import Recipe
-from cotpipe.settings import Settings
 from cotpipe.steps.generate import SharedEngine, generate
 from cotpipe.steps.rejects import refuse_too_many, write_with_rejects
 from cotpipe.steps.step import Step, Work
-from cotpipe.steps.student import folder_identity
-from cotpipe.steps.verify import WITHOUT_STEPS, Judged, judge, outcomes, row_of
+from cotpipe.steps.teacher import gpus_of_teacher, open_teacher, teacher_identity, teacher_sampling
+from cotpipe.steps.verify import PROMPT_TOO_LONG, WITHOUT_STEPS, Judged, Outcomes, judge, row_of
 
 _JUDGED_BY = ("num_samples", "min_steps", "max_steps", "max_rejected_share")
 _ASKED_WITH = (
     "system_prompt", "max_rounds", "restructure", "temperature", "top_p", "max_new_tokens", "stop",
 )  # fmt: skip
-
-
-def teacher_identity(recipe: Recipe) -> dict[str, Any]:
-    """Everything about the teacher that determines its answers; a local directory by its content.
-
-    Excludes the engine, unless that is user code. Raises `UserError` if a directory holds no model.
-    """
-    teacher = recipe.teacher
-    if teacher.engine == "reference":
-        return {"engine": "reference"}
-    assert teacher.model, "validated by the recipe"
-    own = is_own(teacher.engine)
-    is_named = own or teacher.engine == "openai"
-    model = teacher.model if is_named else folder_identity(teacher.model, "teacher.model")
-    return ({"engine": own_identity(teacher.engine)} if own else {}) | {
-        "model": model,
-        "revision": teacher.revision,
-        "adapter": folder_identity(teacher.adapter, "teacher.adapter") if teacher.adapter else None,
-        "chat_template": teacher.chat_template,
-        "template_options": teacher.template_options,
-    }
+_WITHOUT_STEPS_PER_GROUP = 500  # they are read by the shard
 
 
 def collect_rationales(work: Work) -> dict[str, int]:
     """Write `rationales.parquet`, `rejects.parquet`, and the outcomes in `teacher.parquet`."""
-    teacher = work.recipe.teacher
-    problems = list(read_rows(work.input("problems", "problems.parquet"), Problem))
-    judged = (
-        _replayed(work, problems) if teacher.engine == "reference" else list(_asked(work, problems))
+    teacher, outcomes = work.recipe.teacher, Outcomes()
+    judged = _replayed(work) if teacher.engine == "reference" else _asked(work)
+    found = write_with_rejects(
+        work.output, TeacherRationale, "rationales", _rows_of(judged, outcomes)
     )
-    answered = {one.problem.problem_id for one in judged}
-    rejects = [
-        Reject(problem.problem_id, "no rationale", "the teacher has none for this problem")
-        for problem in problems
-        if problem.problem_id not in answered
-    ] + [
-        Reject(one.problem.problem_id, one.reason, one.answer.text[:2000])
-        for one in judged
-        if one.reason
-    ]
-    rationales = [row_of(one) for one in judged if not one.reason]
-    refuse_too_many(
-        rejects, len(rationales), teacher.max_rejected_share, "teacher.max_rejected_share"
-    )
-    write_rows(work.output / "teacher.parquet", TeacherOutcome, outcomes(judged))
-    counts = write_with_rejects(work.output, TeacherRationale, "rationales", rationales, rejects)
-    return counts | dict(Counter(one.reason for one in rejects).most_common())
+    refuse_too_many(found, teacher.max_rejected_share, "teacher.max_rejected_share")
+    write_rows(work.output / "teacher.parquet", TeacherOutcome, outcomes.rows())
+    return found.counts | dict(found.reasons.most_common())
 
 
-def _replayed(work: Work, problems: Sequence[Problem]) -> list[Judged]:
+def _rows_of(
+    judged: Iterable[Judged | Reject], outcomes: Outcomes
+) -> Iterator[TeacherRationale | Reject]:
+    """The rows of answers, which are counted on the way."""
+    for one in judged:
+        if isinstance(one, Reject):
+            yield one
+            continue
+        outcomes.count(one)
+        yield row_of(one)
+
+
+def _replayed(work: Work) -> Iterator[Judged | Reject]:
     """The dataset's own rationales, verified."""
-    teacher = work.recipe.teacher
-    requests = [
-        Request(problem.problem_id, question_prompt(problem.question)) for problem in problems
-    ]
-    sampling = Sampling(teacher.num_samples, 0.0, 0, 0)
-    answers = ReferenceEngine(problems).generate(requests, sampling, work.progress)
-    return [
-        judge(problem, number, sample, work.recipe)
-        for problem, samples in zip(problems, answers, strict=True)
-        for number, sample in enumerate(samples)
-    ]
+    sampling = Sampling(work.recipe.teacher.num_samples, 0.0, 0, 0)
+    for problem in read_rows(work.input("problems", PROBLEMS), Problem):
+        request = Request(problem.problem_id, [])
+        (samples,) = ReferenceEngine([problem]).generate([request], sampling, Silent())
+        for number, sample in enumerate(samples):
+            yield judge(problem, number, sample, work.recipe)
+        if not samples:
+            yield Reject(
+                problem.problem_id, "no rationale", "the teacher has none for this problem"
+            )
 
 
-def _asked(work: Work, problems: Sequence[Problem]) -> Iterator[Judged]:
+class _Questions:
+    """The problems in memory, as an Arrow table without their rationales."""
+
+    def __init__(self, path: Path) -> None:
+        table = pq.read_table(path, columns=["problem_id", "question", "answer"])
+        self._table = table.combine_chunks()  # else, every `take` would combine them
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def ids(self, positions: Sequence[int]) -> list[str]:
+        ids = self._table["problem_id"].take(pa.array(positions, pa.int64()))
+        return [str(one) for one in ids.to_pylist()]
+
+    def at(self, positions: Sequence[int]) -> list[Problem]:
+        rows = self._table.take(pa.array(positions, pa.int64())).to_pylist()
+        return [Problem(**row, rationales=[]) for row in rows]
+
+
+def _asked(work: Work) -> Iterator[Judged]:
     """A model's answers: first to all problems, then to those without a verified rationale."""
     teacher = work.recipe.teacher
-    first_sample, pending = 0, list(problems)
-    with SharedEngine(lambda: _open(work)) as engine:
+    questions = _Questions(work.input("problems", PROBLEMS))
+    pending, first_sample = list(range(len(questions))), 0
+    with (
+        SharedEngine(lambda: open_teacher(work)) as engine,
+        tempfile.TemporaryDirectory(dir=work.output) as folder,
+    ):
         for number in range(teacher.max_rounds):
-            num_samples = teacher.num_samples * 2**number
-            judged = _ask_round(work, engine, pending, number, num_samples, first_sample)
-            yield from judged
-            verified = {one.problem.problem_id for one in judged if not one.reason}
+            asking = _Round(work, engine, questions, number, Path(folder))
+            yield from asking.sample(pending, first_sample)
             if teacher.restructure:
-                again = _restructure(work, engine, judged, verified, number)
-                yield from again
-                verified |= {one.problem.problem_id for one in again if not one.reason}
-            pending = [problem for problem in pending if problem.problem_id not in verified]
-            first_sample += num_samples
+                yield from asking.restructure()
+            pending = [position for position in pending if position not in asking.done]
+            first_sample += asking.num_samples
             if not pending:
                 return
 
 
-def _open(work: Work) -> AbstractContextManager[Engine]:
-    teacher = work.recipe.teacher
-    assert teacher.engine != "reference"
-    assert teacher.model, "validated by the recipe"
-    options = teacher.template_options
-    model = Model(teacher.model, teacher.revision, teacher.adapter, teacher.chat_template, options)
-    return open_engine(teacher.engine, model, work.settings, work.progress.note)
+class _Round:
+    """One round of asking: new samples, then right answers without steps written again in steps."""
 
+    def __init__(
+        self, work: Work, engine: SharedEngine, questions: _Questions, number: int, folder: Path
+    ) -> None:
+        self.num_samples = work.recipe.teacher.num_samples * 2**number
+        self.done: set[int] = set()
+        """Positions of the problems with a verified rationale, or that cannot be asked."""
+        self._work, self._engine, self._questions = work, engine, questions
+        self._number, self._identity = number, teacher_identity(work.recipe)
+        self._without_steps = folder / f"without-steps-{number}.parquet"
+        self._to_restructure: list[tuple[int, int]] = []  # position and sample of each row there
 
-def _ask_round(
-    work: Work,
-    engine: SharedEngine,
-    problems: Sequence[Problem],
-    number: int,
-    num_samples: int,
-    first_sample: int,
-) -> list[Judged]:
-    teacher = work.recipe.teacher
-    requests = [
-        Request(problem.problem_id, question_prompt(problem.question, teacher.system_prompt))
-        for problem in problems
-    ]
-    sampling = _sampling(work.recipe, num_samples, "teacher", number)
-    answers = generate(work, engine, teacher_identity(work.recipe), requests, sampling)
-    return [
-        judge(problem, first_sample + index, sample, work.recipe)
-        for problem, samples in zip(problems, answers, strict=True)
-        for index, sample in enumerate(samples)
-    ]
+    def sample(self, pending: Sequence[int], first_sample: int) -> Iterator[Judged]:
+        """The judged answers to the pending problems, one problem after the other."""
+        prompt, recipe = self._work.recipe.teacher.system_prompt, self._work.recipe
 
+        def requests(numbers: Sequence[int]) -> list[Request]:
+            asked = self._questions.at([pending[number] for number in numbers])
+            return [Request(one.problem_id, question_prompt(one.question, prompt)) for one in asked]
 
-def _restructure(
-    work: Work, engine: SharedEngine, judged: Sequence[Judged], verified: set[str], number: int
-) -> list[Judged]:
-    """Have one correct answer without steps rewritten, per problem not yet verified."""
-    chosen: dict[str, Judged] = {}
-    for one in judged:
-        if one.reason in WITHOUT_STEPS and one.problem.problem_id not in verified:
-            chosen.setdefault(one.problem.problem_id, one)
-    requests = [
-        Request(
-            key, restructuring_prompt(one.problem.question, one.answer.text, one.problem.answer)
-        )
-        for key, one in chosen.items()
-    ]
-    sampling = _sampling(work.recipe, 1, "restructure", number)
-    answers = generate(work, engine, teacher_identity(work.recipe), requests, sampling)
-    return [
-        judge(one.problem, one.sample, samples[0], work.recipe, restructured=True)
-        for one, samples in zip(chosen.values(), answers, strict=True)
-    ]
+        sampling = teacher_sampling(recipe, self.num_samples, "teacher", self._number)
+        ids = self._questions.ids(pending)
+        with RowsWriter(self._without_steps, Generation, _WITHOUT_STEPS_PER_GROUP) as kept:
+            for numbers, answers in generate(
+                self._work, self._engine, self._identity, ids, requests, sampling
+            ):
+                positions = [pending[number] for number in numbers]
+                problems = self._questions.at(positions)
+                for position, problem, samples in zip(positions, problems, answers, strict=True):
+                    judged = [
+                        judge(problem, first_sample + index, sample, recipe)
+                        for index, sample in enumerate(samples)
+                    ]
+                    self._settle(position, judged, kept)
+                    yield from judged
 
+    def _settle(self, position: int, judged: list[Judged], kept: RowsWriter[Generation]) -> None:
+        """Whether a problem is done, and if not, which of its answers may be restructured."""
+        if any(one.reason in (None, PROMPT_TOO_LONG) for one in judged):
+            self.done.add(position)
+            return
+        if not self._work.recipe.teacher.restructure:
+            return
+        for one in judged:
+            if one.reason in WITHOUT_STEPS:
+                answer = one.answer
+                kept.add(
+                    Generation(
+                        one.problem.problem_id, one.sample, answer.text, "", answer.num_tokens,
+                        answer.truncated, "",
+                    )
+                )  # fmt: skip
+                self._to_restructure.append((position, one.sample))
+                return
 
-def _sampling(recipe: Recipe, num_samples: int, purpose: str, number: int) -> Sampling:
-    teacher, seed = recipe.teacher, named_seed(recipe.seed, purpose, number)
-    return Sampling(
-        num_samples, teacher.temperature, teacher.max_new_tokens, seed, teacher.top_p, teacher.stop
-    )
+    def restructure(self) -> Iterator[Judged]:
+        """One right answer without steps, rewritten, per problem that is not done."""
+        chosen, recipe = self._to_restructure, self._work.recipe
+
+        def requests(numbers: Sequence[int]) -> list[Request]:
+            # Both are in the order of the ids' hashes, so a shard is a range of the table.
+            start, stop = numbers[0], numbers[-1] + 1
+            assert list(numbers) == list(range(start, stop))
+            problems = self._questions.at([chosen[number][0] for number in numbers])
+            rows = read_range(self._without_steps, Generation, start, stop)
+            return [
+                Request(one.problem_id, restructuring_prompt(one.question, row.text, one.answer))
+                for one, row in zip(problems, rows, strict=True)
+            ]
+
+        sampling = teacher_sampling(recipe, 1, "restructure", self._number)
+        ids = self._questions.ids([position for position, _ in chosen])
+        for numbers, answers in generate(
+            self._work, self._engine, self._identity, ids, requests, sampling
+        ):
+            problems = self._questions.at([chosen[number][0] for number in numbers])
+            for number, problem, samples in zip(numbers, problems, answers, strict=True):
+                position, sample = chosen[number]
+                judged = judge(problem, sample, samples[0], recipe, restructured=True)
+                if not judged.reason:
+                    self.done.add(position)
+                yield judged
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
@@ -183,10 +213,4 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return fields | {"teacher": teacher_identity(recipe)}
 
 
-def _gpus(recipe: Recipe, settings: Settings) -> int:
-    """0 if the dataset or a server answers."""
-    asked_here = recipe.teacher.engine not in ("reference", "openai")
-    return settings.tensor_parallel if asked_here else 0
-
-
-STEP = Step("rationales", 1, ("problems",), _fields, collect_rationales, gpus=_gpus)
+STEP = Step("rationales", 2, ("problems",), _fields, collect_rationales, gpus=gpus_of_teacher)

@@ -1,6 +1,7 @@
 """The report step: results of every checkpoint as text, tables and plots."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import pyarrow.parquet as pq
 
 from cotpipe.data.rows import Result, TeacherOutcome, read_rows, write_rows
@@ -10,13 +11,16 @@ from cotpipe.report.summary import Summary, read_evaluations, summarise
 from cotpipe.report.written import write_report
 from cotpipe.steps.step import Step, Work
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def step(recipe: Recipe) -> Step:
     """The step that reports on all checkpoints of a recipe."""
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=3,
+        version=4,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,
@@ -47,7 +51,7 @@ def report(work: Work) -> dict[str, int]:
     return {"problems": len(rows["base"])}
 
 
-def _read_log(work: Work, stage: str) -> pd.DataFrame:
+def _read_log(work: Work, stage: str) -> "pd.DataFrame":
     log: pd.DataFrame = pq.read_table(work.input(stage, "training_log.parquet")).to_pandas()
     return log
 

@@ -66,6 +66,7 @@ class StepRunner:
         inputs: Mapping[str, Reference],
         refresh: bool = False,
         device: Callable[[], AbstractContextManager[object]] = nullcontext,
+        shard_of: Reference | None = None,
     ) -> Outcome:
         """Reuse the step's artifact or make it; waits while another run is making it.
 
@@ -78,9 +79,10 @@ class StepRunner:
             inputs: The artifacts that the step reads, by kind.
             refresh: Make a new artifact even if one is committed.
             device: Held while the artifact is made, but not while it is reused or waited for.
+            shard_of: The artifact that is being refreshed, if the step is one of its shards.
         """
         plain = reference_of(step, recipe, inputs)
-        reference = self.store.wanted(plain, refresh)
+        reference = self._named(plain, refresh, shard_of)
         contender = Contender(self.store.storage, str(reference), self.settings.lease_seconds)
         try:
             while True:
@@ -130,7 +132,9 @@ class StepRunner:
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
                 progress=_WhileHeld(self.progress, lease),
-                run_all=partial(self._run_all, recipe, refresh, reference, inputs),
+                run_all=partial(
+                    self._run_all, recipe, reference if refresh else None, reference, inputs
+                ),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
@@ -142,10 +146,14 @@ class StepRunner:
         _release_memory()
         return record
 
+    def _named(self, plain: Reference, refresh: bool, shard_of: Reference | None) -> Reference:
+        """The artifact that counts for a plain name; a refreshed artifact has shards of its own."""
+        return self.store.within(plain, shard_of) if shard_of else self.store.wanted(plain, refresh)
+
     def _run_all(
         self,
         recipe: Recipe,
-        refresh: bool,
+        refreshed: Reference | None,
         whole: Reference,
         inputs: Mapping[str, Reference],
         steps: Sequence[Step],
@@ -153,11 +161,11 @@ class StepRunner:
     ) -> list[Record]:
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             named = [reference_of(step, recipe, {}) for step in steps]
-            shards = list(pool.map(lambda one: self.store.wanted(one, refresh), named))
+            shards = list(pool.map(lambda one: self._named(one, False, refreshed), named))
         self.store.note_needs(whole, [*inputs.values(), *shards])
 
         def job(index: int) -> Outcome:
-            outcome = self.run(steps[index], recipe, {}, refresh)
+            outcome = self.run(steps[index], recipe, {}, shard_of=refreshed)
             done(index)
             return outcome
 

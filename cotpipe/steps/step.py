@@ -1,6 +1,6 @@
 """The definition of a step, and what it has access to while it runs (see `runner`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,14 +54,18 @@ class Work:
         self.parts.append(reference)
         return self.store.path(record, name)
 
-    def shards(self, steps: Sequence["Step"], name: str, done: Callable[[int], None]) -> list[Path]:
-        """Make or reuse shards, and add them to `parts`; returns local paths of their files `name`.
+    def shards(
+        self, steps: Sequence["Step"], name: str, done: Callable[[int], None]
+    ) -> Iterator[Path]:
+        """Make or reuse shards, and add them to `parts`; then yield local paths of their files.
 
-        Calls `done`, from any thread, with the index of each finished shard.
+        Fetches a file when it is its turn. Calls `done`, from any thread, with the index of each
+        finished shard.
         """
         records = self.run_all(steps, done)
         self.parts.extend(record.reference for record in records)
-        return [self.store.path(record, name) for record in records]
+        for record in records:
+            yield self.store.path(record, name)
 
 
 def _no_gpus(recipe: Recipe, settings: Settings) -> int:

@@ -11,19 +11,24 @@ from pydantic import ValidationError
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.steps.step import Step, Work
+from cotpipe.steps.tokenizer import prepare_tokenizer
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import input_sha256
 
 logger = logging.getLogger(__name__)
 
-_PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
-"""Default chat template, for students without one."""
 _WHEEL = "wheel:"
 _STORE = "store:"
+_LOADED = (
+    "*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model",
+    "*.tiktoken", "vocab.txt", "merges.txt",
+)  # fmt: skip
+"""What transformers and vLLM read in a model's folder: weights, configurations, tokenizers, chat
+templates, adapters. Files for people (README.md) and other frameworks' weights are not read."""
 
 
 def student_identity(model: str) -> dict[str, Any]:
-    """The checksums of a local student's weights; empty if its name identifies the content.
+    """The checksums of a local student's files; empty if its name identifies the content.
 
     Raises `UserError` if a directory holds no model, or a package is not installed.
     """
@@ -32,13 +37,13 @@ def student_identity(model: str) -> dict[str, Any]:
     if model.startswith(_WHEEL):
         return {"weights": input_sha256(_gguf_of(model))}
     found = folder_identity(model, "student.model")
-    return {} if isinstance(found, str) else {"weights": found}
+    return {} if isinstance(found, str) else {"files": found}
 
 
-def stored_checkpoint(model: str) -> Reference | None:
+def stored_checkpoint(model: str, key: str = "student.model") -> Reference | None:
     """The artifact for `store:KIND/FINGERPRINT`; None for other students.
 
-    Raises `UserError` if the text after `store:` is malformed.
+    Raises `UserError`, with the parameter's `key`, if the text after `store:` is malformed.
     """
     if not model.startswith(_STORE):
         return None
@@ -47,29 +52,27 @@ def stored_checkpoint(model: str) -> Reference | None:
         return Reference(kind=kind, fingerprint=fingerprint)
     except ValidationError as error:
         raise UserError(
-            f"student.model: {model!r} is not a checkpoint; write store:stage3/ and the 32 hex digits of "
+            f"{key}: {model!r} is not a checkpoint; write store:stage3/ and the 32 hex digits of "
             "its fingerprint"
         ) from error
 
 
-def folder_identity(model: str, key: str) -> list[str] | str:
-    """The checksums of a model's or adapter's weights and configuration; a hub id as is.
+def folder_identity(model: str, key: str) -> dict[str, str] | str:
+    """The checksums of everything that is loaded from a model's or adapter's folder, by file name.
 
-    Raises `UserError`, with the recipe's `key`, if it is neither a model directory nor a hub id.
+    A hub id is returned as is. Raises `UserError`, with the recipe's `key`, if it is neither a model
+    directory nor a hub id.
     """
     folder = Path(model)
     if not folder.exists() and not model.startswith(("/", ".", "~")) and model.count("/") == 1:
         return model
-    weights, configuration = (
-        sorted(folder.glob("*.safetensors")),
-        sorted(folder.glob("*config.json")),
-    )
-    if not weights or not configuration:
+    if not any(folder.glob("*.safetensors")) or not any(folder.glob("*config.json")):
         raise UserError(
             f"{key}: {model!r} is neither a hub id (owner/name) nor a directory with config.json and "
             "*.safetensors"
         )
-    return [input_sha256(path) for path in sorted([*weights, *configuration])]
+    loaded = sorted(path for pattern in _LOADED for path in folder.glob(pattern))
+    return {path.relative_to(folder).as_posix(): input_sha256(path) for path in loaded}
 
 
 def read_config(student: Student) -> Any:
@@ -92,10 +95,12 @@ def read_config(student: Student) -> Any:
 
 
 def fetch_student(work: Work) -> dict[str, int]:
-    """Write `model/`: safetensors weights, tokenizer with EOS and pad tokens, chat template."""
+    """Write `model/`: safetensors weights, tokenizer with end and pad tokens, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
+
+    from cotpipe.engines.transformers_engine import end_tokens
 
     disable_progress_bar()
     section = work.recipe.student
@@ -115,12 +120,11 @@ def fetch_student(work: Work) -> dict[str, int]:
             raise UserError(
                 f"student.model: cannot open {section.model!r} as a causal language model: {first}"
             ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.clean_up_tokenization_spaces = False  # it would remove spaces from completions
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = _PLAIN_TEMPLATE
-    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    ends = end_tokens(model, tokenizer)  # those of before, at which it ends its answers untrained
+    prepare_tokenizer(tokenizer, section.model)
+    ends |= {tokenizer.eos_token_id}
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else tokenizer.eos_token_id
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(work.output / "model")
     tokenizer.save_pretrained(work.output / "model")
@@ -129,7 +133,10 @@ def fetch_student(work: Work) -> dict[str, int]:
 
 def _gguf_of(model: str) -> Path:
     package = model.removeprefix(_WHEEL)
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # of names with dots, or of no module
+        found = None
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
         raise UserError(
@@ -157,6 +164,7 @@ def _open_gguf(path: Path) -> tuple[Any, Any]:
         type(loaded.config).from_dict(plain), dtype=torch.float32
     )
     model.load_state_dict(loaded.state_dict())
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer
 
 
@@ -164,4 +172,4 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return student_identity(recipe.student.model) or recipe.fields("student")
 
 
-STEP = Step("student", 1, (), _fields, fetch_student)
+STEP = Step("student", 2, (), _fields, fetch_student)

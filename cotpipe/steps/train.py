@@ -2,19 +2,23 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from cotpipe.data.rows import Logged, write_rows
-from cotpipe.errors import RunError
+from cotpipe.errors import RunError, TransientError
+from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.step import Step, Work
+from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
 from cotpipe.training.launch import Trained, train
-from cotpipe.training.messages import Event
+from cotpipe.training.messages import Event, SavedTrainingState
+from cotpipe.training.processes import accumulation_steps
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +27,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=1,
+        version=2,
         inputs=(start, f"{stage.name}-examples"),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -39,8 +43,10 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     With too few examples for one optimizer step, the initial checkpoint is copied and the number of
     optimizer steps is 0: without persistent failures there is nothing to train on.
     """
+    trainer, processes = stage.trainer, work.settings.num_processes
+    accumulation_steps(trainer.rows_per_step, trainer.micro_batch, processes)  # refuses early
     examples = work.input(f"{stage.name}-examples", "examples.parquet")
-    num_examples, per_step = pq.read_metadata(examples).num_rows, stage.trainer.examples_per_step
+    num_examples, per_step = pq.read_metadata(examples).num_rows, trainer.examples_per_step
     if num_examples < per_step:
         logger.warning(
             "%s: %d examples are too few for one optimizer step (%d); skipping training",
@@ -49,22 +55,34 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
         shutil.copytree(work.input(start, "model"), work.output / "model")
         return {"optimizer_steps": 0} | _write_log(work.output, [])
     trained, micro_batch = _train_in_memory(work, stage, start)
-    counts = {"optimizer_steps": trained.events[-1].num_steps, "micro_batch": micro_batch}
+    counts = {
+        "optimizer_steps": trained.events[-1].num_steps,
+        "micro_batch": micro_batch,
+        "processes": processes,
+    }
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
 
 
 def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int]:
     """Train, halving the micro-batch whenever memory runs out.
 
+    The kernel of a CPU or container kills where memory runs out, and others may kill, too: the
+    first time, training goes on as before; when it then gets no further, memory is the reason.
     The rows of an optimizer step stay the same; its sums round differently.
     """
-    micro_batch = stage.trainer.micro_batch
+    micro_batch, reached = stage.trainer.micro_batch, -1
+    progress = _Furthest(work.progress)
     while True:
         try:
-            return _train(work, stage, start, micro_batch), micro_batch
-        except MemoryError as error:
+            return _train(work, stage, start, micro_batch, progress), micro_batch
+        except (KilledError, MemoryError) as error:
+            is_killed = isinstance(error, KilledError)
+            if is_killed and progress.step > reached:
+                reached = progress.step
+                logger.warning("%s; going on from its last training state", error)
+                continue
             if micro_batch % 2:
-                raise RunError(
+                raise (TransientError if is_killed else RunError)(
                     f"{stage.name}: out of memory with {micro_batch} rows per forward pass "
                     f"({error}); turn on {stage.name}.trainer.gradient_checkpointing, train adapters "
                     f"({stage.name}.trainer.lora), or lower the maximum lengths"
@@ -76,7 +94,20 @@ def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int
             )  # fmt: skip
 
 
-def _train(work: Work, stage: Stage, start: str, micro_batch: int) -> Trained:
+class _Furthest:
+    """Reports optimizer steps, and keeps the furthest one of all attempts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self.step = progress, 0
+
+    def __call__(self, event: Event) -> None:
+        self.step = max(self.step, event.step)
+        self._progress(event.step, event.num_steps, event.figures)
+
+
+def _train(
+    work: Work, stage: Stage, start: str, micro_batch: int, on_event: Callable[[Event], None]
+) -> Trained:
     scratch = (
         work.output / ".scratch"
     )  # on the disk of the store: training states are moved, not copied
@@ -97,12 +128,24 @@ def _train(work: Work, stage: Stage, start: str, micro_batch: int) -> Trained:
         return train(
             job,
             work.settings.num_processes,
-            on_event=lambda event: work.progress(event.step, event.num_steps, event.figures),
-            on_training_state=lambda saved: work.training_states.save(saved.step, saved.folder),
+            on_event=on_event,
+            on_training_state=partial(_keep_training_state, work),
             on_line=work.progress.log,
         )
     finally:
         shutil.rmtree(scratch)
+
+
+def _keep_training_state(work: Work, saved: SavedTrainingState) -> None:
+    """Store a training state; where that fails, training goes on, and the next one is tried."""
+    try:
+        work.training_states.save(saved.step, saved.folder)
+    except (RunError, OSError) as error:
+        logger.warning(
+            "the training state of step %d is not stored, the next one is tried again: %s",
+            saved.step, error,
+        )  # fmt: skip
+        shutil.rmtree(saved.folder, ignore_errors=True)
 
 
 def _write_log(folder: Path, events: list[Event]) -> dict[str, int]:

@@ -1,10 +1,9 @@
 """Verification of the teacher's answers: accept correct ones in steps, reject the rest."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotpipe.data.rows import Problem, TeacherOutcome, TeacherRationale
+from cotpipe.data.rows import Problem, Reject, TeacherOutcome, TeacherRationale
 from cotpipe.engines.base import Generated
 from cotpipe.rationale.format import Rationale, format_rationale, parse_rationale, until_answer
 from cotpipe.rationale.graph import rationale_graph
@@ -12,6 +11,8 @@ from cotpipe.rationale.lengths import count_words
 from cotpipe.recipe.model import Recipe
 
 _VERIFIED = "verified"
+PROMPT_TOO_LONG = "prompt too long"
+"""Reason to reject where the model could not be asked."""
 WITHOUT_STEPS = ("no labelled steps", "too few steps", "too many steps")
 """Reasons to reject a correct answer that a rewrite in steps may fix."""
 
@@ -40,6 +41,8 @@ def judge(
         recipe: The recipe with the thresholds.
         restructured: Whether the teacher rewrote it in steps on request.
     """
+    if sample.refused:
+        return Judged(problem, number, sample, Rationale([], None, False), PROMPT_TOO_LONG)
     text = until_answer(sample.text)
     rationale = parse_rationale(text, recipe.answers)
     truncated = sample.truncated and text == sample.text
@@ -69,8 +72,11 @@ def _reason_to_reject(
     return None
 
 
-def row_of(one: Judged) -> TeacherRationale:
-    """A verified rationale with its step graph."""
+def row_of(one: Judged) -> TeacherRationale | Reject:
+    """A verified rationale with its step graph, or the rejected answer."""
+    if one.reason:
+        detail = one.answer.refused or one.answer.text
+        return Reject(one.problem.problem_id, one.reason, detail[:2000])
     problem, steps = one.problem, one.rationale.steps
     graph = rationale_graph(problem.question, steps, problem.answer)
     return TeacherRationale(
@@ -87,19 +93,34 @@ def row_of(one: Judged) -> TeacherRationale:
     )
 
 
-def outcomes(judged: Sequence[Judged]) -> list[TeacherOutcome]:
-    """Counts per outcome: verified answers first, then the reasons to reject by frequency."""
-    groups: dict[str, list[Judged]] = {_VERIFIED: []}
-    for one in judged:
-        groups.setdefault(one.reason or _VERIFIED, []).append(one)
-    rows = [
-        TeacherOutcome(
-            outcome=outcome,
-            num_answers=len(answers),
-            share=len(answers) / max(len(judged), 1),
-            mean_words=sum(count_words(one.answer.text) for one in answers) / max(len(answers), 1),
-            num_tokens=sum(one.answer.num_tokens for one in answers),
+class Outcomes:
+    """Counts of the teacher's answers, by outcome."""
+
+    def __init__(self) -> None:
+        self._answers: Counter[str] = Counter()
+        self._words: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+
+    def count(self, one: Judged) -> None:
+        """Add an answer."""
+        outcome = one.reason or _VERIFIED
+        self._answers[outcome] += 1
+        self._words[outcome] += count_words(one.answer.text)
+        self._tokens[outcome] += one.answer.num_tokens
+
+    def rows(self) -> list[TeacherOutcome]:
+        """Verified answers first, then the reasons to reject by frequency."""
+        total = self._answers.total()
+        rows = [
+            TeacherOutcome(
+                outcome=outcome,
+                num_answers=number,
+                share=number / max(total, 1),
+                mean_words=self._words[outcome] / max(number, 1),
+                num_tokens=self._tokens[outcome],
+            )
+            for outcome, number in ({_VERIFIED: 0} | self._answers).items()
+        ]
+        return sorted(
+            rows, key=lambda row: (row.outcome != _VERIFIED, -row.num_answers, row.outcome)
         )
-        for outcome, answers in groups.items()
-    ]
-    return sorted(rows, key=lambda row: (row.outcome != _VERIFIED, -row.num_answers, row.outcome))

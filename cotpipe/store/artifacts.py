@@ -91,6 +91,13 @@ class Store(Artifacts):
             kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number])
         )
 
+    def within(self, shard: Reference, refreshed: Reference) -> Reference:
+        """The reference of a shard in the refresh of its step; one however often that is tried."""
+        return Reference(
+            kind=shard.kind,
+            fingerprint=digest([shard.fingerprint, "refresh of", refreshed.fingerprint]),
+        )
+
     def put_in_place(self, reference: Reference, refreshed: Reference) -> None:
         """Make `latest` return the refreshed artifact from now on."""
         entry = {"fingerprint": refreshed.fingerprint, "number": self._num_refreshes(reference) + 1}

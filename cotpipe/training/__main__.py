@@ -1,4 +1,4 @@
-"""The training process: `accelerate launch -m cotpipe.training JOB.json`.
+"""The training process, one of `COTPIPE_NUM_PROCESSES`: `python -m cotpipe.training JOB.json`.
 
 Messages go to standard output as JSON lines, logs to standard error.
 """
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 import torch
@@ -18,7 +19,7 @@ from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.cpu import score_targets_only
 from cotpipe.training.grpo import train_grpo
 from cotpipe.training.job import Job
-from cotpipe.training.messages import OutOfMemory, Refusal
+from cotpipe.training.messages import Failure, OutOfMemory, Refusal
 from cotpipe.training.progress import write_line
 from cotpipe.training.sft import train_sft
 
@@ -26,8 +27,9 @@ from cotpipe.training.sft import train_sft
 def main() -> int:
     """Run the job named on the command line; returns the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    sys.excepthook = _tell
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
-    threading.Thread(target=_end_with, args=(job.launcher,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(job.launcher, os.getppid()), daemon=True).start()
     score_targets_only()
     try:
         match job.stage.trainer:
@@ -51,9 +53,18 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _end_with(launcher: int) -> None:
-    """Exit as soon as the launcher is gone; a killed launcher cannot stop its children."""
-    while psutil.pid_exists(launcher):
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an exception; with several processes the first report is the cause of the others'."""
+    write_line(Failure(failed=f"{kind.__name__}: {' '.join(str(error).split())[:500]}"))
+    sys.__excepthook__(kind, error, trace)
+
+
+def _end_with(launcher: int, parent: int) -> None:
+    """Exit as soon as the launcher or the parent (perhaps PyTorch's launcher) is gone.
+
+    Killed, they cannot stop their children.
+    """
+    while psutil.pid_exists(launcher) and os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 

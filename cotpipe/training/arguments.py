@@ -6,11 +6,16 @@ import torch
 
 from cotpipe.hardware.devices import fast_dtype
 from cotpipe.training.job import Job
+from cotpipe.training.processes import accumulation_steps, world_size
 
 
 def shared_arguments(job: Job) -> dict[str, Any]:
-    """Arguments for `SFTConfig` and `GRPOConfig`."""
+    """Arguments for `SFTConfig` and `GRPOConfig`.
+
+    Raises `UserError` if the processes cannot share the rows of an optimizer step evenly.
+    """
     trainer = job.stage.trainer
+    steps = accumulation_steps(trainer.rows_per_step, trainer.micro_batch, world_size())
     return {
         "output_dir": str(job.work),
         "use_cpu": not torch.cuda.is_available(),
@@ -21,9 +26,10 @@ def shared_arguments(job: Job) -> dict[str, Any]:
         "optim": "adamw_torch_fused",
         "warmup_steps": trainer.warmup_steps,
         "per_device_train_batch_size": trainer.micro_batch,
-        "gradient_accumulation_steps": trainer.rows_per_step // trainer.micro_batch,
+        "gradient_accumulation_steps": steps,
         "gradient_checkpointing": trainer.gradient_checkpointing,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,

@@ -1,48 +1,77 @@
-"""Filtering training rows by length, and sorting them within batches."""
+"""Training rows: tokenizing them, leaving out those that are too long, sorting within batches."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from cotpipe.data.rows import Example
 from cotpipe.errors import UserError
+from cotpipe.rationale.turns import prompt_tokens, target_tokens
 from cotpipe.training.messages import Rows
 from cotpipe.training.progress import write_line
 
 
-def keep_within(
-    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> list[dict[str, Any]]:
-    """The rows whose prompt plus completion (if any) has at most `max_tokens` tokens.
+def sft_row(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A row for TRL's SFTTrainer: tokens, and which of them the loss covers; the end token last.
 
-    Reports the numbers of kept and dropped rows on standard output. Raises `UserError` if no row
-    is left.
+    Raises `UserError` if the student's chat template does not end the target with its end token.
     """
-    kept = [row for row in rows if _num_tokens(row, tokenizer) <= max_tokens]
-    if not kept:
+    try:
+        tokens, mask = target_tokens(tokenizer, example.prompt, example.target)
+    except ValueError as error:
         raise UserError(
-            f"none of the {len(rows)} training rows fits in {max_tokens} tokens; "
-            "raise the trainer's max_length (sft) or max_prompt_length (grpo) in the recipe"
+            f"problem {example.problem_id}: {error}, so the student would never stop; correct the "
+            "student's chat template or eos_token"
+        ) from error
+    return {"input_ids": tokens, "completion_mask": mask, "length": len(tokens)}
+
+
+def grpo_row(example: Example, index: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A row for TRL's GRPOTrainer: the prompt, and the `index` of its example."""
+    length = len(prompt_tokens(tokenizer, example.prompt))
+    return {"prompt": example.prompt, "row": index, "length": length}
+
+
+def keep_within(
+    rows: Sequence[dict[str, Any]],
+    max_tokens: int,
+    limit: str,
+    needed: int,
+    per_step: str,
+) -> list[dict[str, Any]]:
+    """The rows of at most `max_tokens` tokens; reports how many were kept and dropped.
+
+    Args:
+        rows: Rows with their `length` in tokens.
+        max_tokens: The longest length that is kept (tokens).
+        limit: The trainer's field that sets it.
+        needed: Rows that one optimizer step takes.
+        per_step: The trainer's field that sets that.
+
+    Raises `UserError` if fewer than `needed` rows are left.
+    """
+    kept = [row for row in rows if row["length"] <= max_tokens]
+    if len(kept) < needed:
+        longest = max(row["length"] for row in rows)
+        raise UserError(
+            f"{len(kept)} of the {len(rows)} training rows fit in {max_tokens} tokens (the longest "
+            f"has {longest}), and one optimizer step takes {needed}; raise the trainer's {limit}, "
+            f"or lower {per_step}"
         )
     write_line(Rows(rows_kept=len(kept), rows_dropped=len(rows) - len(kept)))
     return kept
 
 
-def sort_within_batches(
-    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, batch_size: int
-) -> list[dict[str, Any]]:
+def whole_steps(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    """The rows without an incomplete last optimizer step.
+
+    Several processes would fill it up with rows from the beginning, and one would not.
+    """
+    return list(rows[: len(rows) // batch_size * batch_size])
+
+
+def sort_within_batches(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
     """Sort each batch by length to reduce padding; rows stay in their batch."""
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return [
-        row
-        for batch in batches
-        for row in sorted(batch, key=lambda row: _num_tokens(row, tokenizer))
-    ]
-
-
-def _num_tokens(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
-    messages = [*row["prompt"], *row.get("completion", [])]
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt="completion" not in row
-    )
-    return len(tokenizer.encode(text, add_special_tokens=False))
+    return [row for batch in batches for row in sorted(batch, key=lambda row: row["length"])]

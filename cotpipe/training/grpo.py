@@ -17,7 +17,7 @@ from cotpipe.rationale.lengths import length_in
 from cotpipe.rationale.rewards import RewardParts, Target, reward_named
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.data import keep_within
+from cotpipe.training.data import grpo_row, keep_within
 from cotpipe.training.job import Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
@@ -69,7 +69,11 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
     """Train on the prompts in order with the stage's reward, and save the checkpoint."""
     model, tokenizer = open_student(job.student)
     examples = list(read_rows(job.examples, Example))
-    rows = [{"prompt": example.prompt, "row": index} for index, example in enumerate(examples)]
+    rows = [grpo_row(example, index, tokenizer) for index, example in enumerate(examples)]
+    rows = keep_within(
+        rows, trainer.max_prompt_length, "max_prompt_length",
+        trainer.prompts_per_step, "prompts_per_step",
+    )  # fmt: skip
     reward = _reward_of(job, trainer, tokenizer)
 
     def rewards(
@@ -85,10 +89,10 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
         model=model,
         reward_funcs=rewards,
         args=_config(job, trainer),
-        train_dataset=Dataset.from_list(keep_within(rows, tokenizer, trainer.max_prompt_length)),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora_config(trainer.lora),
-        callbacks=[ReportProgress(), SaveTrainingState(job.training_state_seconds)],
+        callbacks=[ReportProgress(job.stage), SaveTrainingState(job.training_state_seconds)],
     )
     grpo.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     save_student(grpo, tokenizer, job.output)

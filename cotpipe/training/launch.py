@@ -3,23 +3,24 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from cotpipe.training.endings import raise_for
+from cotpipe.training.endings import Ending, raise_for
 from cotpipe.training.job import Job
 from cotpipe.training.messages import (
     Event,
+    Failure,
     OutOfMemory,
     Refusal,
     Rows,
     SavedTrainingState,
     read_message,
 )
+from cotpipe.training.processes import command, threads_each
 
 # Keep large buffers (up to 128 MB free) instead of returning them to the system and faulting them
 # in again at every optimizer step, which speeds up training on a CPU. With higher bounds, memory
@@ -31,9 +32,7 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "ACCELERATE_LOG_LEVEL": "error",
 }
-_LAUNCHER = "accelerate.commands.launch"
 
 
 @dataclass
@@ -66,7 +65,7 @@ def train(
     job_file, log_file = job.work / "job.json", job.work / "log.txt"
     job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     trained = Trained()
-    last: Refusal | OutOfMemory | None = None
+    ending: Ending | None = None
     with log_file.open("w", encoding="utf-8") as log:
         process = _start(job_file, num_processes)
         assert process.stdout
@@ -85,31 +84,24 @@ def train(
                         on_training_state(saved)
                     case Rows() as rows:
                         trained.rows = rows
-                    case Refusal() | OutOfMemory() as said:
-                        last = said
+                    case Refusal() | OutOfMemory() | Failure() as said:
+                        ending = ending or said
                     case None:
                         log.write(line)  # printed by a library
             status = process.wait()
         finally:
             _end(process)
             listener.join(timeout=10)
-    raise_for(job.stage.name, status, last, log_file)
+    raise_for(job.stage.name, status, ending, log_file)
     return trained
 
 
 def _start(job_file: Path, num_processes: int) -> "subprocess.Popen[str]":
-    threads = os.environ.get("OMP_NUM_THREADS") or max((os.cpu_count() or 1) // num_processes, 1)
-    launcher = [
-        "--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no",
-        # Otherwise accelerate ignores OMP_NUM_THREADS and gives a CPU process one thread.
-        "--num_cpu_threads_per_process", str(threads),
-        "--dynamo_backend", "no", *(["--multi_gpu"] if num_processes > 1 else []),
-    ]  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", _LAUNCHER, *launcher, "-m", "cotpipe.training", str(job_file)],
+        command(job_file, num_processes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_ENVIRONMENT | os.environ,
+        env=_ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": threads_each(num_processes)},
         text=True,
         start_new_session=True,
     )

@@ -49,12 +49,20 @@ class OutOfMemory(BaseModel):
     out_of_memory: str
 
 
-Message = Event | Rows | SavedTrainingState | Refusal | OutOfMemory
+class Failure(BaseModel):
+    """A training process ended with an exception."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failed: str
+
+
+Message = Event | Rows | SavedTrainingState | Refusal | OutOfMemory | Failure
 
 
 def read_message(line: str) -> Message | None:
     """Parse a line of standard output; None if it is no message but a library's output."""
-    for kind in (Event, SavedTrainingState, Rows, Refusal, OutOfMemory):
+    for kind in (Event, SavedTrainingState, Rows, Refusal, OutOfMemory, Failure):
         try:
             return kind.model_validate_json(line)
         except ValidationError:

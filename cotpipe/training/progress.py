@@ -1,11 +1,14 @@
 """Progress reports of a training process: JSON events on standard output."""
 
+import math
 import sys
 from typing import Any, TextIO
 
 from pydantic import BaseModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cotpipe.errors import UserError
+from cotpipe.recipe.stages import Stage
 from cotpipe.training.messages import Event
 
 _NAMES = {
@@ -29,7 +32,8 @@ _NAMES = {
 class ReportProgress(TrainerCallback):
     """Writes an `Event` per logged optimizer step, from the main process only."""
 
-    def __init__(self, output: TextIO = sys.stdout) -> None:
+    def __init__(self, stage: Stage, output: TextIO = sys.stdout) -> None:
+        self.stage = stage
         self.output = output
 
     def on_train_begin(
@@ -47,13 +51,27 @@ class ReportProgress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called by the trainer with the metrics of an optimizer step."""
+        """Called by the trainer with the metrics of an optimizer step, before a state is saved.
+
+        Raises `UserError` if one is not finite: from there on, training only spoils the weights.
+        """
         self._write(state, logs or {}, state.global_step)
 
     def _write(self, state: TrainerState, logs: dict[str, Any], step: int) -> None:
         figures = {_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise UserError(self._diverged(step, name, value))
         if figures and state.is_world_process_zero and "train_runtime" not in logs:
             write_line(Event(step=step, num_steps=state.max_steps, figures=figures), self.output)
+
+    def _diverged(self, step: int, name: str, value: float) -> str:
+        stage, rate = self.stage.name, self.stage.trainer.learning_rate
+        return (
+            f"{stage} diverged: {name} is {value} at optimizer step {step}; lower "
+            f"{stage}.trainer.learning_rate (now {rate:g}) or raise {stage}.trainer.warmup_steps; "
+            "if it is so at step 1, the checkpoint that the stage starts from is damaged"
+        )
 
 
 def write_line(message: BaseModel, output: TextIO = sys.stdout) -> None:

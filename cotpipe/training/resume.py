@@ -1,7 +1,9 @@
 """Saving and loading training states: exact resumption, without pickles."""
 
 import json
+import logging
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cotpipe.training.messages import SavedTrainingState
 from cotpipe.training.progress import write_line
+
+logger = logging.getLogger(__name__)
 
 _TENSORS = "optimizer.safetensors"
 _SETTINGS = "optimizer.json"
@@ -28,6 +33,7 @@ class ResumableTrainer:
     """
 
     args: TrainingArguments
+    state: TrainerState
     accelerator: Any
     optimizer: Any
     lr_scheduler: Any
@@ -37,6 +43,23 @@ class ResumableTrainer:
     ) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         Path(str(output_dir or self.args.output_dir), "training_args.bin").unlink()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save a training state; where that fails (a full disk), training goes on without it."""
+        folder = _folder(self.args, self.state)
+        has_failed = False
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        except (OSError, SafetensorError) as error:
+            has_failed = True
+            logger.warning(
+                "no training state at step %d, the next one is tried again: %s",
+                self.state.global_step, error,
+            )  # fmt: skip
+        self.accelerator.wait_for_everyone()  # each process writes files of its own
+        if has_failed:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()  # before the main process reports what is there
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.should_save:
@@ -72,11 +95,10 @@ class ResumableTrainer:
         }
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         self._rng_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
-        self.accelerator.wait_for_everyone()  # before the main process reports the state as saved
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
+        if checkpoint is None or not self._rng_file(checkpoint).exists():
+            return  # saved by fewer processes: this one keeps its own seed
         state = json.loads(self._rng_file(checkpoint).read_text(encoding="utf-8"))
         version, internal, gauss = state["python"]
         random.setstate((version, tuple(internal), gauss))
@@ -87,6 +109,11 @@ class ResumableTrainer:
 
     def _rng_file(self, folder: str) -> Path:
         return Path(folder, f"random-{self.args.process_index}.json")
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the trainer writes the training state of the current step."""
+    return Path(str(args.output_dir), f"checkpoint-{state.global_step}")
 
 
 class SaveTrainingState(TrainerCallback):
@@ -114,6 +141,6 @@ class SaveTrainingState(TrainerCallback):
     ) -> None:
         """Called after a training state was written."""
         self._last = time.monotonic()
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+        folder = _folder(args, state)
+        if state.is_world_process_zero and folder.is_dir():
             write_line(SavedTrainingState(step=state.global_step, folder=folder), self._output)

@@ -1,14 +1,12 @@
 """Supervised fine-tuning with TRL's SFTTrainer."""
 
-from typing import Any
-
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from cotpipe.data.rows import Example, read_rows
 from cotpipe.recipe.trainers import Sft
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.data import keep_within, sort_within_batches
+from cotpipe.training.data import keep_within, sft_row, sort_within_batches, whole_steps
 from cotpipe.training.job import Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
@@ -22,16 +20,10 @@ class ResumableSFTTrainer(ResumableTrainer, SFTTrainer):
 def train_sft(job: Job, trainer: Sft) -> None:
     """Train on the examples in order, with the loss on targets only, and save the checkpoint."""
     model, tokenizer = open_student(job.student)
-    rows: list[dict[str, Any]] = [
-        {
-            "prompt": example.prompt,
-            "completion": [{"role": "assistant", "content": example.target}],
-        }
-        for example in read_rows(job.examples, Example)
-    ]
+    rows = [sft_row(example, tokenizer) for example in read_rows(job.examples, Example)]
     # TRL silently truncates longer rows, which would cut off the end of the target.
-    rows = keep_within(rows, tokenizer, trainer.max_length)
-    rows = sort_within_batches(rows, tokenizer, trainer.batch_size)
+    rows = keep_within(rows, trainer.max_length, "max_length", trainer.batch_size, "batch_size")
+    rows = sort_within_batches(whole_steps(rows, trainer.batch_size), trainer.batch_size)
     config = SFTConfig(
         **shared_arguments(job),
         lr_scheduler_type="linear",
@@ -45,7 +37,7 @@ def train_sft(job: Job, trainer: Sft) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora_config(trainer.lora),
-        callbacks=[ReportProgress(), SaveTrainingState(job.training_state_seconds)],
+        callbacks=[ReportProgress(job.stage), SaveTrainingState(job.training_state_seconds)],
     )
     sft.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     save_student(sft, tokenizer, job.output)

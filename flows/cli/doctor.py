@@ -1,11 +1,11 @@
 """The command that checks whether a recipe can run here."""
 
-from rich.console import Console
-
 from cotpipe.errors import RunError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.settings import Settings
+from flows.background import log_in
 from flows.cli.options import RecipeOption, SetOption, StoreOption
+from flows.cli.terminal import Terminal
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -18,12 +18,12 @@ def doctor(
     """Check versions, store, Prefect server, problems, models and memory; say how to fix each."""
     from cotpipe.runs.doctor import examine
 
-    console = Console()
+    log_in()
+    console = Terminal()
     failed = 0
     for finding in examine(load_recipe(recipe, set_ or []), Settings()):
-        colour = _COLOURS[finding.state]
-        console.print(f"[{colour}]{finding.state:<5}[/]", finding.name, highlight=False, end=": ")
-        console.print(finding.text, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{finding.state:<5}", style=_COLOURS[finding.state], end=" ")
+        console.print(f"{finding.name}: {finding.text}", soft_wrap=True)
         failed += finding.state == "fail"
     if failed:
         raise RunError(

@@ -7,7 +7,9 @@ import traceback
 import typer
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.report.plain import visible
 from flows.cli.doctor import doctor
+from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
 from flows.cli.promote import promote
 from flows.cli.run import rerun, run
@@ -18,7 +20,7 @@ from flows.cli.up import down, up
 _COMMANDS = {
     "Run": (run, rerun, doctor),
     "Inspect results": (runs, show, diff, sql, score),
-    "Maintain a store": (promote, verify, gc),
+    "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
 }
 _ENVIRONMENT = {
@@ -66,7 +68,7 @@ def main() -> None:
     except (UserError, RunError) as error:
         if _debug():
             raise
-        sys.stderr.write(f"cotpipe: {error}\n")
+        sys.stderr.write(f"cotpipe: {visible(str(error))}\n")
         _free_frames(error)
         sys.exit(2 if isinstance(error, UserError) else 1)
 

@@ -1,9 +1,10 @@
 """The command that shows, sets and rolls back the promoted checkpoint."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cotpipe.errors import UserError
@@ -13,12 +14,14 @@ from cotpipe.runs.promotion import (
     ModelRegistry,
     promote_run,
     read_registry,
+    restore_registry,
     undo_promotion,
 )
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import holder, lease_unless_alive
 from flows.cli.options import StoreOption
+from flows.cli.terminal import Terminal
 
 
 def promote(
@@ -31,29 +34,39 @@ def promote(
     undo: Annotated[
         bool, typer.Option("--undo", help="Roll back to the previous promotion.")
     ] = False,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Bring the registry before its last change back."),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Show the promoted checkpoint, from which nightly runs start; promote a run, or roll back."""
-    if run and undo:
-        raise UserError("promote: give either a run or --undo")
-    settings = Settings()
-    opened = open_store(settings)
-    if not run and not undo:
-        _show(read_registry(opened.storage), opened)
-        return
-    with lease_unless_alive(opened.storage, REGISTRY, settings.lease_seconds) as lease:
-        if lease is None:
-            night = holder(opened.storage, REGISTRY) or "a nightly run"
-            raise UserError(f"{night} holds the model registry; wait for it, or cancel its run")
-        if run:
-            promote_run(opened, find_run(opened.storage, run))
-        else:
-            undo_promotion(opened.storage)
+    if bool(run) + undo + restore > 1:
+        raise UserError("promote: give one of a run, --undo and --restore")
+    opened = open_store(Settings())
+    if run or undo or restore:
+        with held_registry(opened):
+            if run:
+                promote_run(opened, find_run(opened.storage, run))
+            elif undo:
+                undo_promotion(opened.storage)
+            else:
+                restore_registry(opened.storage)
     _show(read_registry(opened.storage), opened)
 
 
+@contextmanager
+def held_registry(store: Store) -> Iterator[None]:
+    """Hold the model registry, to change it; raises `UserError` if a nightly run holds it."""
+    with lease_unless_alive(store.storage, REGISTRY, Settings().lease_seconds) as lease:
+        if lease is None:
+            night = holder(store.storage, REGISTRY) or "a nightly run"
+            raise UserError(f"{night} holds the model registry; wait for it, or cancel its run")
+        yield
+
+
 def _show(registry: ModelRegistry, store: Store) -> None:
-    console = Console()
+    console = Terminal()
     if not registry.promoted:
         console.print("nothing is promoted: nightly runs start from the recipe's student")
         return
@@ -72,4 +85,4 @@ def _show(registry: ModelRegistry, store: Store) -> None:
         if record
         else "missing: promote another run, or --undo"
     )
-    console.print(f"promoted: {place}", soft_wrap=True, highlight=False)
+    console.print(f"promoted: {place}", soft_wrap=True)

@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
-from rich.text import Text
 from rich.tree import Tree
 
 from cotpipe.errors import RunError
@@ -24,9 +21,10 @@ from cotpipe.runs.log import Run, checkpoints_of
 from cotpipe.steps.plan import PlannedStep, flatten
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
+from flows.cli.terminal import Terminal, styled
 
 
-def show_results(references: Mapping[str, Reference], store: Store, console: Console) -> None:
+def show_results(references: Mapping[str, Reference], store: Store, console: Terminal) -> None:
     """Print the result table, the comparisons, and the locations of report and checkpoint."""
     names = checkpoints_of(references)
     rows = read_evaluations(
@@ -55,7 +53,7 @@ def show_results(references: Mapping[str, Reference], store: Store, console: Con
     for title, kind, name in (("report", "report", "report.md"), ("student", names[-1], "model")):
         record = _found(references[kind], store)
         place = store.storage.location(f"{record.folder}/{name}")
-        console.print(f"{title}: {place}", soft_wrap=True, highlight=False)
+        console.print(f"{title}: {place}", soft_wrap=True)
 
 
 def _start(record: Record) -> str:
@@ -63,24 +61,23 @@ def _start(record: Record) -> str:
     return next(kind for kind in record.inputs if not kind.endswith("-examples"))
 
 
-def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Console) -> None:
+def show_plan(recipe_name: str, planned: Sequence[PlannedStep], console: Terminal) -> None:
     """Print the steps as a tree, each under its last input: reused, or to run and why."""
-    tree = Tree(f"[bold]{recipe_name}")
+    tree = Tree(styled((recipe_name, "bold")))
     branches: dict[str, Tree] = {}
     order = [step.kind for step in planned]
     for step in planned:
         above = max(step.inputs, key=order.index, default=None)
-        verdict = "[green]reused[/]" if step.reused else f"[yellow]to run[/]: {step.why}"
+        verdict = [("reused", "green")] if step.reused else [("to run", "yellow"), f": {step.why}"]
         branch = branches[above] if above else tree
-        branches[step.kind] = branch.add(
-            f"{step.kind}  [dim]{step.reference.fingerprint[:8]}[/]  {verdict}"
-        )
+        name = (step.reference.fingerprint[:8], "dim")
+        branches[step.kind] = branch.add(styled(f"{step.kind}  ", name, "  ", *verdict))
     console.print(tree)
     to_run = sum(not step.reused for step in planned)
     console.print(f"{len(planned) - to_run} of {len(planned)} steps are reused, {to_run} will run")
 
 
-def show_runs(runs: Sequence[Run], console: Console) -> None:
+def show_runs(runs: Sequence[Run], console: Terminal) -> None:
     """Print one line per run; `show_run` gives the reason of a failure."""
     table = Table(
         *(
@@ -96,12 +93,11 @@ def show_runs(runs: Sequence[Run], console: Console) -> None:
     console.print(table if runs else "no runs yet")
 
 
-def show_run(run: Run, store: Store, console: Console) -> None:
+def show_run(run: Run, store: Store, console: Terminal) -> None:
     """Print the details of one run."""
     commit = f", commit {run.git_commit}" if run.git_commit else ""
-    console.print(
-        f"[bold]{run.run_id}[/]  recipe {run.recipe['name']}, {run.state}, on {run.host}{commit}"
-    )
+    heading = f"  recipe {run.recipe['name']}, {run.state}, on {run.host}{commit}"
+    console.print(styled((run.run_id, "bold"), heading))
     console.print(
         f"started {run.started_at}, finished {run.finished_at or '-'}"
         + (f", {run.error}" if run.error else "")
@@ -121,7 +117,7 @@ def show_run(run: Run, store: Store, console: Console) -> None:
         show_results(run.references, store, console)
 
 
-def show_difference(first: Run, second: Run, store: Store, console: Console) -> None:
+def show_difference(first: Run, second: Run, store: Store, console: Terminal) -> None:
     """Print the recipe keys in which two runs differ, and their results.
 
     Args:
@@ -150,7 +146,7 @@ def show_difference(first: Run, second: Run, store: Store, console: Console) -> 
 
 
 def show_rows(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console, more: bool
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Terminal, more: bool
 ) -> None:
     """Print the result of a query.
 
@@ -170,14 +166,12 @@ def show_rows(
         )
 
 
-def show_views(views: Iterable[View], console: Console) -> None:
+def show_views(views: Iterable[View], console: Terminal) -> None:
     """Print what can be queried: each view, what its rows are, and its columns with their types."""
     for view in views:
         columns = ", ".join(f"{name} {kind.lower()}" for name, kind in view.columns.items())
-        console.print(
-            f"[bold]{view.name}[/]  {escape(view.meaning)}", highlight=False, soft_wrap=True
-        )
-        console.print(Text(f"    {columns}", style="dim"), soft_wrap=True)
+        console.print(styled((view.name, "bold"), f"  {view.meaning}"), soft_wrap=True)
+        console.print(f"    {columns}", style="dim", soft_wrap=True)
 
 
 def _summaries(run: Run, store: Store) -> dict[str, Summary]:

@@ -6,7 +6,6 @@ from typing import Annotated, NoReturn
 
 import httpx
 import typer
-from rich.console import Console
 
 from cotpipe.errors import RunError
 from cotpipe.recipe.files import load_recipe
@@ -17,6 +16,7 @@ from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.plan import name_artifacts, plan_run
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import open_store
+from flows.background import log_in
 from flows.cli.options import (
     DebugOption,
     DryRunOption,
@@ -26,6 +26,7 @@ from flows.cli.options import (
     StoreOption,
 )
 from flows.cli.results import show_plan, show_results
+from flows.cli.terminal import Terminal
 from flows.temporary_server import TemporaryServer
 
 _SECONDS_TO_DRAIN = 20.0
@@ -80,16 +81,16 @@ def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report
         wide = None if sys.stdout.isatty() else 240  # do not wrap in a file
         needed = needed_for(until, steps_of(recipe))
         planned = [step for step in plan_run(recipe, opened, refresh) if step.kind in needed]
-        show_plan(recipe.name, planned, Console(width=wide))
+        show_plan(recipe.name, planned, Terminal(width=wide))
         return
     results = _run_flow(recipe, refresh, until)
     if until == "report":
         show_results(
-            {kind: result.reference for kind, result in results.items()}, opened, Console()
+            {kind: result.reference for kind, result in results.items()}, opened, Terminal()
         )
     else:
         place = opened.storage.location(str(results[until].reference))
-        Console().print(f"{until}: {place}", soft_wrap=True, highlight=False)
+        Terminal().print(f"{until}: {place}", soft_wrap=True)
 
 
 def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepResult]:
@@ -98,6 +99,7 @@ def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepR
     try:
         if not os.environ.get("PREFECT_API_URL"):
             server = TemporaryServer()
+        log_in()
         # Importing Prefect takes seconds, and reads the server's address.
         from flows.curriculum import curriculum
 

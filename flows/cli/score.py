@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
-from rich.console import Console
 
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import answer_kind, answer_kinds
 from cotpipe.rationale.lengths import count_words
 from cotpipe.rationale.rewards import Target, reward_named, rewards
 from cotpipe.recipe.files import describe
+from flows.cli.terminal import Terminal
 
 
 class ScoreRow(BaseModel):
@@ -56,7 +56,7 @@ def score(
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}") from error
     mean = sum(row["reward"] for row in rows) / len(rows)
-    Console().print(f"{len(rows)} completions, mean reward {mean:.3f}, written to {target}")
+    Terminal().print(f"{len(rows)} completions, mean reward {mean:.3f}, written to {target}")
 
 
 def _score_rows(source: Path, reward: str, answers: str) -> Iterator[dict[str, Any]]:

@@ -1,18 +1,22 @@
 """The commands that inspect and maintain a store."""
 
 import sys
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cotpipe.errors import RunError, UserError
+from cotpipe.report.plain import visible
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from flows.cli.options import RunArgument, StoreOption
+from flows.cli.terminal import Terminal
+from flows.waiting import told_while_waiting
 
 _SHOWN_ROWS = 100
+_SECONDS_OF_LINES = (30.0, 30.0)  # to the first line of progress, and between lines, in a log
 
 
 def runs(store: StoreOption = None) -> None:
@@ -20,7 +24,7 @@ def runs(store: StoreOption = None) -> None:
     from cotpipe.runs.log import read_runs
     from flows.cli.results import show_runs
 
-    show_runs(read_runs(open_store(Settings()).storage), Console())
+    show_runs(read_runs(open_store(Settings()).storage), Terminal())
 
 
 def show(run: RunArgument, store: StoreOption = None) -> None:
@@ -29,7 +33,7 @@ def show(run: RunArgument, store: StoreOption = None) -> None:
     from flows.cli.results import show_run
 
     opened = open_store(Settings())
-    show_run(find_run(opened.storage, run), opened, Console())
+    show_run(find_run(opened.storage, run), opened, Terminal())
 
 
 def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> None:
@@ -39,7 +43,7 @@ def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> 
 
     opened = open_store(Settings())
     show_difference(
-        find_run(opened.storage, first), find_run(opened.storage, second), opened, Console()
+        find_run(opened.storage, first), find_run(opened.storage, second), opened, Terminal()
     )
 
 
@@ -61,7 +65,7 @@ def sql(
 ) -> None:
     """Query the tables of the store with DuckDB; --tables lists them."""
     from cotpipe.runs.catalog import query as ask
-    from cotpipe.runs.catalog import views
+    from cotpipe.runs.catalog import sql_errors, views
     from flows.cli.results import show_rows, show_views
 
     if tables == (query is not None):
@@ -69,7 +73,7 @@ def sql(
             "sql: give a select statement, such as cotpipe sql 'from runs', or --tables to list the tables"
         )
     if query is None:
-        show_views(views(), Console())
+        show_views(views(), Terminal())
         return
     if csv + json + parquet > 1:
         raise UserError("sql: choose one of --csv, --json and --parquet")
@@ -78,14 +82,21 @@ def sql(
             "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
         )
     relation = ask(open_store(Settings()), query)
-    if parquet:
-        _write_parquet(relation)
-    elif csv or json:
-        copy = "copy (select * from result) to '/dev/stdout' (format {})"
-        relation.query("result", copy.format("csv" if csv else "json"))
-    else:
-        head = relation.limit(_SHOWN_ROWS + 1).fetchall()
-        show_rows(relation.columns, head[:_SHOWN_ROWS], Console(), more=len(head) > _SHOWN_ROWS)
+    with sql_errors():
+        if parquet:
+            _write_parquet(relation)
+        elif csv or json:
+            copy = "copy (select * from result) to '/dev/stdout' (format {})"
+            relation.query("result", copy.format("csv" if csv else "json"))
+        else:
+            rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
+            show_rows(relation.columns, rows[:_SHOWN_ROWS], Terminal(), len(rows) > _SHOWN_ROWS)
+
+
+def _checked(progress: Progress) -> str:
+    (task,) = progress.tasks
+    total = "" if task.total is None else f" of {task.total / 1e9:.1f}"
+    return f"checking: {task.completed / 1e9:.1f}{total} GB, for {task.elapsed or 0:.0f} s so far"
 
 
 def verify(store: StoreOption = None) -> None:
@@ -93,15 +104,20 @@ def verify(store: StoreOption = None) -> None:
     from cotpipe.runs.upkeep import verify as check
 
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Terminal(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, ExitStack() as stack:
         bar = progress.add_task("checking", total=None)
+        if not console.is_terminal:  # there the bar does not show
+            stack.enter_context(
+                told_while_waiting(*_SECONDS_OF_LINES, lambda _: _checked(progress))
+            )
         found = check(
             open_store(Settings()),
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     damaged = [item for item in found if item.damaged]
     for item in damaged:
-        sys.stdout.write(f"damaged: {item.reference}: {', '.join(item.damaged)}\n")
+        sys.stdout.write(visible(f"damaged: {item.reference}: {', '.join(item.damaged)}") + "\n")
     if damaged:
         raise RunError(
             f"{len(damaged)} of {len(found)} artifacts are damaged; runs that need them will rebuild them"
@@ -135,9 +151,10 @@ def gc(
     lines = [("removed", item) for item in removed if item.ready]
     lines += [("set aside", item) for item in garbage if not item.ready]
     for what, item in lines:
-        sys.stdout.write(f"{what}: {item.name}  {item.num_bytes / 1e6:.1f} MB  {item.why}\n")
+        size = f"{item.num_bytes / 1e6:.1f} MB"
+        sys.stdout.write(visible(f"{what}: {item.name}  {size}  {item.why}") + "\n")
     for name in look.taken_back():
-        sys.stdout.write(f"taken back: {name}\n")
+        sys.stdout.write(visible(f"taken back: {name}") + "\n")
     freed, waiting = (
         sum(item.num_bytes for said, item in lines if said == what) / 1e6
         for what in ("removed", "set aside")

@@ -12,37 +12,34 @@ from typing import Annotated
 import httpx
 import psutil
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.runs.doctor import check_server
 from cotpipe.settings import Settings
+from flows.background import (
+    Process,
+    folder,
+    kept_password,
+    log_in,
+    make_password,
+    password_file,
+    record_of,
+    remembered,
+)
 from flows.cli.options import StoreOption
+from flows.cli.terminal import Terminal
 from flows.temporary_server import announce_slow_start
 
 GPU_LIMIT = "gpu"
-HEARTBEATS_MISSED_AFTER = timedelta(seconds=90)  # three heartbeats, see deployments/prefect.yaml
+HEARTBEATS_MISSED_AFTER = timedelta(seconds=90)  # three heartbeats, see _OF_RUNS
+_OF_RUNS = {
+    "COTPIPE_GPU_LIMIT": GPU_LIMIT,  # GPU steps hold slots of this limit
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "cotpipe",  # warnings of the library go to the run's log
+    "PREFECT_CLIENT_MAX_RETRIES": "10",  # runs survive a server restart
+}
+"""What a worker of a process pool hands on to its runs, which take no environment of their own."""
 _DEPLOYMENTS = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
-
-
-class _Process(BaseModel):
-    """A process started by `up`, as recorded in a file."""
-
-    pid: int
-    created: float  # the pid may have been reused since
-    address: str  # API address of the server
-
-    def find(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                process
-                if abs(process.create_time() - self.created) < 1 and process.is_running()
-                else None
-            )
-        except psutil.NoSuchProcess:
-            return None
 
 
 def up(
@@ -68,17 +65,15 @@ def up(
 ) -> None:
     """Start a Prefect server and a worker, and create the deployments. Idempotent.
 
+    The server is for this machine only, behind a password that the first start makes and shows.
     If PREFECT_API_URL is set, that server is used and only the worker is started here.
     """
+    console = Terminal()
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         address = f"http://127.0.0.1:{port}/api"
-        os.environ["PREFECT_API_URL"] = (
-            address  # read when Prefect is imported, here and in the worker
-        )
-        if not _runs_for("server", address):
-            _start("server", ["server", "start", "--port", str(port)], address)
-        _wait_for(address)
+        _serve(port, address, console)
+    log_in()
     state, text = check_server(address)
     if state == "fail":
         raise UserError(text)
@@ -86,83 +81,111 @@ def up(
     os.environ["COTPIPE_STORE"] = place if "://" in place else str(Path(place).absolute())
     from flows.server import prepare_server
 
-    works_here = prepare_server(pool, GPU_LIMIT, gpus, HEARTBEATS_MISSED_AFTER) == "process"
+    works_here = (
+        prepare_server(pool, Path.cwd(), GPU_LIMIT, gpus, HEARTBEATS_MISSED_AFTER) == "process"
+    )
     os.environ["COTPIPE_POOL"] = pool  # read by prefect.yaml
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
     worker = ["worker", "start", "--pool", pool, "--type", "process"]
     if foreground and works_here:
-        os.execv(sys.executable, [sys.executable, "-m", "prefect", *worker, "--with-healthcheck"])  # noqa: S606
+        command = [sys.executable, "-m", "prefect", *worker, "--with-healthcheck"]
+        os.execve(sys.executable, command, os.environ | _OF_RUNS)  # noqa: S606
     if works_here and not _runs_for("worker", address):
-        _start("worker", worker, address)
-    console = Console()
-    console.print(f"Prefect: {address.removesuffix('/api')}", highlight=False)
-    console.print(f"store:   {os.environ['COTPIPE_STORE']}", highlight=False, soft_wrap=True)
-    console.print(f"logs:    {_folder()}", highlight=False, soft_wrap=True)
-    console.print(
-        f"For commands in this shell: export PREFECT_API_URL={address}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        _start("worker", worker, address, _OF_RUNS)
+    _tell(address, console)
 
 
 def down() -> None:
     """Stop the worker and the server that `cotpipe up` started; interrupted runs can be retried."""
-    console = Console()
+    console = Terminal()
     for name in ("worker", "server"):
-        remembered = _remembered(name)
-        running = remembered.find() if remembered else None
+        found = remembered(name)
+        running = found.find() if found else None
         if running:
             _end(running)
-        _file(name).unlink(missing_ok=True)
+        record_of(name).unlink(missing_ok=True)
         console.print(f"{name}: {'stopped' if running else 'was not running'}")
 
 
-def _folder() -> Path:
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    return home / "cotpipe"
-
-
-def _file(name: str) -> Path:
-    return _folder() / f"{name}.json"
-
-
-def _remembered(name: str) -> _Process | None:
-    path = _file(name)
-    return (
-        _Process.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-    )
+def _tell(address: str, console: Terminal) -> None:
+    lines = [
+        f"Prefect: {address.removesuffix('/api')}",
+        f"store:   {os.environ['COTPIPE_STORE']}",
+        f"logs:    {folder()}",
+        f"For commands in this shell: export PREFECT_API_URL={address}",
+    ]
+    if password_file().is_file():
+        kept = f"export PREFECT_API_AUTH_STRING=$(cat {password_file()})"
+        lines.append(f"For Prefect's own commands: {kept}")
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def _runs_for(name: str, address: str) -> bool:
     """Whether server or worker is running; raises `UserError` if it is for another address."""
-    remembered = _remembered(name)
-    if remembered is None or remembered.find() is None:
+    found = remembered(name)
+    if found is None or found.find() is None:
         return False
-    if remembered.address != address:
+    if found.address != address:
         raise UserError(
-            f"the {name} that cotpipe up has started is for {remembered.address}, not for {address}; "
+            f"the {name} that cotpipe up has started is for {found.address}, not for {address}; "
             "use that address, or stop it first: cotpipe down"
         )
     return True
 
 
-def _start(name: str, arguments: list[str], address: str) -> None:
-    """Start a Prefect command in the background, so that it outlives this one."""
-    _folder().mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
+def _serve(port: int, address: str, console: Terminal) -> None:
+    """Start the local server if it does not run; this process and its children log in to it."""
+    os.environ["PREFECT_API_URL"] = address  # read when Prefect is imported
+    running = _runs_for("server", address)
+    password = _password(console)
+    os.environ["PREFECT_API_AUTH_STRING"] = password
+    if not running:
+        command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        _start("server", command, address, _closed_to_others(address, password))
+    _wait_for(address)
+
+
+def _password(console: Terminal) -> str:
+    """User and password: of the environment, else the kept ones, else new ones, which are shown."""
+    for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
+        if os.environ.get(name):
+            return os.environ[name]
+    kept = kept_password()
+    if kept is None:
+        kept = make_password()
+        console.print(
+            f"password: {kept.get_secret_value()}\n"
+            f"          for the login page of the UI; shown this once, kept in {password_file()}",
+            soft_wrap=True,
+        )
+    return kept.get_secret_value()
+
+
+def _closed_to_others(address: str, password: str) -> dict[str, str]:
+    """The environment of a server that no web page and no other user of the machine can use."""
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address.removesuffix("/api"),
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_UI_API_URL": "/api",  # else the UI of a server on another port calls port 4200
         # In memory, leases would be lost with the server, and their slots never released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_LOGGING_LEVEL": "INFO",
     }
-    with (_folder() / f"{name}.log").open("ab") as log:
+
+
+def _start(name: str, arguments: list[str], address: str, more: dict[str, str]) -> None:
+    """Start a Prefect command in the background, so that it outlives this one."""
+    folder().mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"} | more
+    with (folder() / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *arguments],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
     created = psutil.Process(process.pid).create_time()
-    entry = _Process(pid=process.pid, created=created, address=address)
-    _file(name).write_text(entry.model_dump_json(), encoding="utf-8")
+    entry = Process(pid=process.pid, created=created, address=address)
+    record_of(name).write_text(entry.model_dump_json(), encoding="utf-8")
 
 
 def _wait_for(address: str) -> None:
@@ -175,14 +198,14 @@ def _wait_for(address: str) -> None:
             except httpx.HTTPError:
                 time.sleep(0.2)
     raise RunError(
-        f"the Prefect server did not start; see {_folder() / 'server.log'}, or choose another --port"
+        f"the Prefect server did not start; see {folder() / 'server.log'}, or choose another --port"
     )
 
 
 def _prefect(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *arguments],
-        capture_output=True, text=True, env=os.environ | {"PWD": str(Path.cwd())}, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-5:]

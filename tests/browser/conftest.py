@@ -1,6 +1,7 @@
 """A stack on SQLite as `cotpipe up` makes it, and a browser that looks at it."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +37,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
+    page.goto(stack.address)
+    page.get_by_placeholder("admin:pass").fill(stack.password)
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_url(re.compile("^(?!.*/login)"))
     yield page
     page.close()
 

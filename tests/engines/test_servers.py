@@ -1,7 +1,6 @@
 """The engine for OpenAI-compatible servers, against a server that answers what a test says."""
 
 import itertools
-import json
 
 import pytest
 from aiohttp import web
@@ -175,14 +174,31 @@ def test_no_server_is_told_at_once():
         ask(None, address=nobody)
 
 
-def test_a_prompt_that_is_refused_names_its_problem():
-    refusal = {"error": {"message": "This model's maximum context length is 1024 tokens."}}
-    answer = web.Response(
-        status=400, body=json.dumps(refusal).encode(), content_type="application/json"
-    )
-    message = r"problem p0: .*maximum context length is 1024.*lower max_new_tokens"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 1024 tokens. However, you requested 2048 tokens.",
+        "the request exceeds the available context size, try increasing it",
+        "The input (2048 tokens) is longer than the model's context length (1024 tokens).",
+    ],
+)
+def test_a_prompt_that_is_too_long_for_a_server_costs_the_others_nothing(said):
+    def answer(messages, body):
+        if "p0" in messages[-1]["content"]:
+            return web.json_response({"error": {"message": said}}, status=400)
+        return "fine"
+
+    requests = [Request(name, question_prompt(name)) for name in ("p0", "p1")]
+    with ScriptedModel(answer) as model:
+        (long, *_), (fine, *_) = ask(model, requests, Sampling(2, 0.0, 50, 0))
+    assert said in long.refused
+    assert (fine.text, fine.refused) == ("fine", "")
+
+
+def test_a_request_that_a_server_refuses_for_another_reason_ends_the_step():
+    answer = web.json_response({"error": {"message": "no such parameter: seed"}}, status=400)
     with (
         ScriptedModel(lambda messages, body: answer) as model,
-        pytest.raises(UserError, match=message),
+        pytest.raises(UserError, match="problem p0: .*no such parameter: seed"),
     ):
         ask(model, REQUESTS[:1], Sampling(1, 0.0, 50, 0))

@@ -34,6 +34,20 @@ def stopping_student(tiny_student, tmp_path):
     return tmp_path / "stopping"
 
 
+def test_every_end_token_of_the_generation_config_ends_an_answer(stopping_student, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(stopping_student)
+    tokenizer = AutoTokenizer.from_pretrained(stopping_student)
+    tokenizer.eos_token = "<|endoftext|>"  # the raised one is an end by the generation config alone
+    model.generation_config.eos_token_id = [0, 2]
+    model.save_pretrained(tmp_path / "both")
+    tokenizer.save_pretrained(tmp_path / "both")
+    sampling = Sampling(num_samples=3, temperature=1.0, max_new_tokens=150, seed=5)
+    engine = TransformersEngine(Model(str(tmp_path / "both")), 4)
+    answers = [one for row in engine.generate(REQUESTS, sampling, Silent()) for one in row]
+    assert any(not one.truncated for one in answers)
+    assert all(one.truncated == (one.num_tokens == 150) for one in answers)
+
+
 def texts(samples):
     return [[one.text for one in row] for row in samples]
 
@@ -64,9 +78,16 @@ def test_leaving_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
     ) == texts(whole)
 
 
-def test_a_question_longer_than_the_context_is_named(tiny_student):
-    long = [Request("id9", question_prompt("x" * 1000))]
-    with pytest.raises(UserError, match=r"problem id9: prompt \(\d+ tokens\).*context of 1024"):
-        TransformersEngine(Model(str(tiny_student)), 4).generate(
-            long, Sampling(1, 0.0, 64, 0), Silent()
-        )
+def test_a_question_longer_than_the_context_costs_the_others_nothing(tiny_student):
+    long = Request("id9", question_prompt("x" * 1000))
+    engine, sampling = TransformersEngine(Model(str(tiny_student)), 4), Sampling(2, 0.0, 64, 0)
+    first, refused, last = engine.generate([REQUESTS[0], long, REQUESTS[1]], sampling, Silent())
+    assert texts([first, last]) == texts(engine.generate(REQUESTS[:2], sampling, Silent()))
+    assert all("plus max_new_tokens (64) exceed" in one.refused for one in refused)
+    assert len(refused) == 2
+
+
+def test_no_room_for_any_prompt_is_told_with_the_way_out(tiny_student):
+    engine = TransformersEngine(Model(str(tiny_student)), 4)
+    with pytest.raises(UserError, match=r"max_new_tokens \(1024\) leaves no room.*lower it"):
+        engine.generate(REQUESTS[:1], Sampling(1, 0.0, 1024, 0), Silent())

@@ -16,7 +16,6 @@ from cotpipe.steps.curriculum import steps_of
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import open_store
 
-pytestmark = pytest.mark.timeout(900)
 REQUESTS = [
     Request(f"p{number}", question_prompt(f"What is {number} + {number + 1}?"))
     for number in range(12)
@@ -88,12 +87,14 @@ def test_an_answer_ends_before_a_stop_text(engine):
     assert not stopped[0][0].truncated
 
 
-def test_a_prompt_that_is_too_long_names_its_problem(engine):
-    long = [Request("p-long", question_prompt("many words " * 300))]
-    with pytest.raises(
-        UserError, match=r"problem p-long: prompt \(\d+ tokens\).*context of 512; lower"
-    ):
-        engine.generate(long, Sampling(1, 0.0, 32, 0), Silent())
+def test_a_prompt_that_is_too_long_costs_the_others_nothing(engine):
+    long = Request("p-long", question_prompt("many words " * 300))
+    first, refused, last = engine.generate(
+        [REQUESTS[0], long, REQUESTS[1]], Sampling(2, 0.0, 32, 0), Silent()
+    )
+    assert all("exceed" in one.refused and "context of 512" in one.refused for one in refused)
+    assert [len(samples) for samples in (first, refused, last)] == [2, 2, 2]
+    assert not any(one.refused for one in (*first, *last))
 
 
 def test_an_adapter_changes_the_answers(engine, model, adapter):

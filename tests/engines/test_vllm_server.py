@@ -1,6 +1,7 @@
 """The `openai` engine against vLLM's own server: faults, death, and what does not fit."""
 
 import threading
+import time
 
 import pytest
 
@@ -13,7 +14,6 @@ from cotpipe.settings import Settings
 from tests.helpers.servers import FlakyProxy
 from tests.helpers.vllm_server import KEY
 
-pytestmark = pytest.mark.timeout(900)
 REQUESTS = [
     Request(f"p{number}", question_prompt(f"What is {number} + {number + 1}?"))
     for number in range(40)
@@ -42,8 +42,9 @@ def ask(address, requests=REQUESTS, sampling=GREEDY, progress=None, **changes):
 
 @pytest.fixture(scope="module")
 def calm(server):
-    """What the server answers when nothing goes wrong."""
-    return ask(server.root)
+    """What the server answers when nothing goes wrong, and the seconds that it takes."""
+    began = time.monotonic()
+    return ask(server.root), time.monotonic() - began
 
 
 def assert_each_is_answered_once(answers, sampling=GREEDY):
@@ -56,8 +57,9 @@ def assert_each_is_answered_once(answers, sampling=GREEDY):
 
 
 def test_every_request_is_answered(calm):
-    assert_each_is_answered_once(calm)
-    assert len({samples[0].text for samples in calm}) > 20
+    answers, _ = calm
+    assert_each_is_answered_once(answers)
+    assert len({samples[0].text for samples in answers}) > 20
 
 
 def test_seeds_make_samples_differ_and_come_again(server):
@@ -78,9 +80,10 @@ def test_seeds_make_samples_differ_and_come_again(server):
 
 def test_bursts_of_refusals_cut_answers_and_hangs_lose_nothing(server, calm):
     faults = ("429", "503", "cut", "stall", "reset")
-    seen = Seen()
+    seen, (_, seconds) = Seen(), calm
     with FlakyProxy(server.root, share=0.3, seed=2, faults=faults) as proxy:
-        answers = ask(proxy.address, progress=seen, server_timeout=8)
+        # Only what hangs may take so long, on a slow machine, too.
+        answers = ask(proxy.address, progress=seen, server_timeout=5 + 5 * seconds)
     assert set(proxy.lost) == set(faults)
     assert_each_is_answered_once(answers)
     assert seen.done == list(range(len(REQUESTS) + 1))  # every problem once, none twice

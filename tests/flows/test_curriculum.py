@@ -95,7 +95,7 @@ def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches
 def test_a_cached_step_shows_as_cached(copied, tiny_student):
     recipe = load_recipe(TINY, [f"student.model={tiny_student}"])
     state = curriculum(recipe=recipe, return_state=True)
-    for _ in polls(60):  # the server writes the states of task runs a little after the flow is done
+    for _ in polls():  # the server writes the states of task runs a little after the flow is done
         states = [run.state_name for run in task_runs_of(state.state_details.flow_run_id)]
         if states == ["Cached"] * 16:
             break

@@ -6,11 +6,13 @@ import sqlite3
 import subprocess
 import sys
 
+import httpx
 import psutil
 import pytest
 
+from flows.temporary_server import TemporaryServer
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def under_way(tmp_path, tiny_student):
         command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     ) as process:  # fmt: skip
-        for _ in polls(200):
+        for _ in polls():
             if (tmp_path / "store" / "lessons").exists() or process.poll() is not None:
                 break
         yield process
@@ -43,7 +45,7 @@ def servers_of(process: subprocess.Popen) -> list[psutil.Process]:
 def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, tmp_path):
     servers = servers_of(under_way)
     os.killpg(under_way.pid, signal.SIGINT)  # as a terminal does
-    _, errors = under_way.communicate(timeout=120)
+    _, errors = under_way.communicate(timeout=PATIENCE)
     assert under_way.returncode == 1, errors
     last = errors.strip().splitlines()[-1]
     assert last.startswith("cotpipe: interrupted; finished steps are kept"), errors
@@ -59,7 +61,7 @@ def test_ctrl_c_does_not_wait_for_answers_that_are_being_generated(under_way, tm
     while "evaluation-base" not in (line := under_way.stderr.readline()) or " of " not in line:
         assert line, "the run has ended"
     os.killpg(under_way.pid, signal.SIGINT)
-    _, errors = under_way.communicate(timeout=60)  # of several minutes
+    _, errors = under_way.communicate(timeout=PATIENCE)  # of several minutes
     assert under_way.returncode == 1, errors
     assert errors.splitlines()[-1].startswith("cotpipe: interrupted; finished steps are kept")
     with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
@@ -70,7 +72,7 @@ def test_a_run_that_is_killed_takes_its_server_with_it(under_way):
     servers = servers_of(under_way)
     under_way.kill()
     assert len(servers) == 1
-    assert not psutil.wait_procs(servers, timeout=60)[1]
+    assert not psutil.wait_procs(servers, timeout=PATIENCE)[1]
 
 
 def test_a_server_that_cannot_start_is_one_line(tmp_path):
@@ -78,6 +80,24 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path):
     home.write_text("a file, not a folder")
     done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(home))
     assert_one_line_error(done, 1, "server ended: ", "unable to open database", "PREFECT_HOME")
+
+
+def test_the_server_of_a_run_is_for_that_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.setenv(name, "")  # restored afterwards: the server sets them
+        monkeypatch.delenv(name)
+    server = TemporaryServer()
+    try:
+        start = f"{os.environ['PREFECT_API_URL']}/flow_runs/"
+        assert start.startswith("http://127.0.0.1:")
+        assert httpx.post(start, json={}).status_code == 401
+        user, password = os.environ["PREFECT_API_AUTH_STRING"].split(":")
+        assert httpx.post(start, json={}, auth=(user, password)).status_code == 422  # no flow named
+        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        assert httpx.options(start, headers=asked).status_code == 400
+    finally:
+        server.end()
 
 
 def test_a_slow_start_says_what_it_waits_for(tmp_path):

@@ -83,6 +83,11 @@ def test_broken_sql_is_one_line(stores):
         cotpipe("sql", "select x from problems", "--store", stores), 2, "x", "problems, rationales"
     )
     assert_one_line_error(cotpipe("sql", "selec 1", "--store", stores), 2, "selec")
+    for options in ([], ["--csv"]):  # found only while rows are read
+        late = "select error('the row is bad') from problems"
+        assert_one_line_error(
+            cotpipe("sql", late, *options, "--store", stores), 2, "the row is bad"
+        )
 
 
 def test_an_empty_store_has_empty_tables(tmp_path):

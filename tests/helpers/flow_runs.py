@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.helpers.polling import PATIENCE
+
 TINY = str(Path(__file__).with_name("tiny.yaml"))
 
 _PROGRESS = re.compile(r"━|^The Prefect server is starting|^\S+ +\d+:\d\d:\d\d  ")
@@ -15,7 +17,7 @@ def cotpipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run the command to its end."""
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | environment, timeout=240
+        command, capture_output=True, text=True, env=os.environ | environment, timeout=PATIENCE
     )
 
 

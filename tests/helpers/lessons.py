@@ -1,6 +1,16 @@
 """Sixteen lessons for the tests of this folder."""
 
-from cotpipe.data.rows import Lesson, to_table
+from collections.abc import Iterator, Sequence
+
+from cotpipe.data.rows import Lesson
+
+
+class Table(list[Lesson]):
+    """Lessons in memory, read as the step of the examples reads them from a file."""
+
+    def in_order(self, order: Sequence[int]) -> Iterator[Lesson]:
+        return (self[position] for position in order)
+
 
 LESSONS = [
     Lesson(
@@ -10,4 +20,4 @@ LESSONS = [
     )
     for number in range(16)
 ]  # fmt: skip
-TABLE = to_table(Lesson, LESSONS)
+TABLE = Table(LESSONS)

@@ -4,10 +4,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+PATIENCE = 900.0
+"""Seconds after which a test gives up; whatever works ends long before, on a slow machine, too."""
 
-def polls(seconds: float) -> Iterator[None]:
-    """Look, wait a quarter of a second, look again, until the time is over."""
-    deadline = time.monotonic() + seconds
+
+def polls() -> Iterator[None]:
+    """Look, wait a quarter of a second, look again, while there is patience."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         yield
         threading.Event().wait(0.25)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.helpers.polling import PATIENCE
 from tests.helpers.servers import free_port, wait_until_open
 
 
@@ -42,4 +43,4 @@ def postgres() -> Iterator[str | None]:
             yield f"postgresql+asyncpg://cotpipe@127.0.0.1:{port}/postgres"
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)

@@ -16,11 +16,11 @@ def start_prefect(folder: Path) -> str:
     address = f"http://127.0.0.1:{port}/api"
     serve = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
     process = start_server(folder, serve, PREFECT_HOME=str(folder), PREFECT_API_URL=address)
-    for _ in polls(240):
+    for _ in polls():
         assert process.poll() is None, (folder / "server.log").read_text()
         try:
             if httpx.get(f"{address}/health").is_success:
                 return address
         except httpx.TransportError:
             continue
-    raise AssertionError("Prefect's server did not start within 240 s")
+    raise AssertionError("Prefect's server did not start")

@@ -42,7 +42,8 @@ def once(name: str, make: Callable[[Path], Any]) -> Any:
     made = folder.with_suffix(".json")
     with FileLock(folder.with_suffix(".lock")):
         if not made.exists():
-            folder.mkdir()  # and not again, should `make` fail
+            assert not folder.exists(), f"{name} could not be made: an earlier test says why"
+            folder.mkdir()
             made.write_text(json.dumps(make(folder)))
         return json.loads(made.read_text())
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.helpers.flow_runs import TINY
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
+from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -25,15 +25,14 @@ class Stack:
         self.folder, self.student, self.port = folder, student, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.store = folder / "store"
+        self.told = ""  # by the first `up`
         self.teacher_port = free_port()  # nobody listens until a test does
         self.environment = os.environ | {
             "PREFECT_HOME": str(folder / "prefect"), "COTPIPE_STORE": str(self.store), "COTPIPE_TRAINING_STATE_SECONDS": "0",
-            "OMP_NUM_THREADS": "1", "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
+            "OMP_NUM_THREADS": "1", "COTPIPE_RECIPES": str(ROOT / "tests" / "helpers"), "COTPIPE_SERVERS": f"http://127.0.0.1:{self.teacher_port}/v1",
         } | environment  # fmt: skip
         self.environment.pop("PREFECT_API_URL", None)
-        user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
-        auth = (user, password) if user else None
-        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60, auth=auth)
+        self.client = httpx.Client(base_url=f"{self.address}/api", timeout=60)
 
     def cotpipe(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "flows.cli", *arguments]
@@ -43,13 +42,29 @@ class Stack:
             text=True,
             env=self.environment | environment,
             cwd=self.folder,
-            timeout=240,
+            timeout=PATIENCE,
         )
 
     def up(self) -> str:
         done = self.cotpipe("up", "--port", str(self.port))
         assert done.returncode == 0, done.stderr
+        self.log_in()
+        self.told = self.told or done.stdout
         return done.stdout
+
+    @property
+    def password(self) -> str:
+        """User and password (`admin:...`): those that the environment gives, else those that `up` made."""
+        given = self.environment.get("PREFECT_API_AUTH_STRING")
+        return given or (self.folder / "prefect" / "cotpipe" / "password").read_text()
+
+    def log_in(self) -> None:
+        """Let the client show the password and a CSRF token with everything that it asks."""
+        self.client.auth = httpx.BasicAuth(*self.password.split(":", 1))
+        token = self.client.get("/csrf-token", params={"client": "test"}).raise_for_status().json()
+        self.client.headers.update(
+            {"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token["token"]}
+        )
 
     def down(self) -> None:
         done = self.cotpipe("down")
@@ -67,12 +82,12 @@ class Stack:
         flow = "nightly" if deployment == "nightly" else "curriculum"
         found = self.client.get(f"/deployments/name/{flow}/{deployment}").raise_for_status().json()
         recipe = ({"student": {"model": str(self.student)}} if student else {}) | (recipe or {})
-        body = {"parameters": {"start_from": TINY, "recipe": recipe} | parameters}
+        body = {"parameters": {"start_from": "tiny", "recipe": recipe} | parameters}
         return self.ask(f"/deployments/{found['id']}/create_flow_run", body)["id"]
 
     def ask(self, path: str, body: dict) -> Any:
         """The answer to a POST; SQLite may be locked for a moment (503)."""
-        for _ in polls(30):
+        for _ in polls():
             answer = self.client.post(path, json=body)
             if answer.status_code != 503:
                 break
@@ -85,17 +100,17 @@ class Stack:
         body = {"state": {"type": kind, "name": name}, "force": False}
         self.ask(f"/flow_runs/{run_id}/set_state", body)
 
-    def wait(self, run_id: str, *states: str, seconds: float = 240) -> dict:
+    def wait(self, run_id: str, *states: str) -> dict:
         """Wait until a run is in one of the states (default: any final one); returns the run."""
         wanted = states or FINAL
-        for _ in polls(seconds):
+        for _ in polls():
             with contextlib.suppress(
                 httpx.TransportError
             ):  # the server may be away for a test's sake
                 run = self.run(run_id)
                 if run["state"]["type"] in wanted:
                     return run
-        raise AssertionError(f"{run['state']} after {seconds} s, not {wanted}\n{self.logs(run_id)}")
+        raise AssertionError(f"{run['state']} is not {wanted}\n{self.logs(run_id)}")
 
     def tasks(self, run_id: str) -> dict[str, str]:
         """The last state of every task, by its name."""
@@ -105,7 +120,7 @@ class Stack:
 
     def wait_for_tasks(self, run_id: str, expected: dict[str, str]) -> None:
         """The server writes the states of tasks a little later."""
-        for _ in polls(20):
+        for _ in polls():
             if expected.items() <= self.tasks(run_id).items():
                 return
         assert expected.items() <= self.tasks(run_id).items()
@@ -125,7 +140,7 @@ class Stack:
         for each in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
-        psutil.wait_procs([process], timeout=10)
+        psutil.wait_procs([process], timeout=PATIENCE)
 
     def training(self) -> list[psutil.Process]:
         """The training processes of this stack's runs."""
@@ -143,7 +158,7 @@ class Stack:
 
     def wait_for_training_state(self, kind: str) -> None:
         """Until a stage in training has saved where it stands."""
-        for _ in polls(120):
+        for _ in polls():
             if list(self.store.glob(f"{kind}/*/training-state/*.json")):
                 return
-        raise AssertionError("no training state within 120 s")
+        raise AssertionError("no training state was saved")

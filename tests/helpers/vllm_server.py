@@ -24,7 +24,7 @@ class VllmServer:
     def start(self) -> None:
         command: list[str | Path] = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self._model, "--port", str(self.port),
-            "--served-model-name", "smol", "--max-model-len", "512", "--max-num-seqs", "32", "--dtype", "bfloat16",
+            "--served-model-name", "smol", "--max-model-len", "512", "--max-num-seqs", "32", "--dtype", "float32",
             "--enforce-eager", "--no-enable-chunked-prefill", "--api-key", KEY, "--host", "127.0.0.1",
         ]  # fmt: skip
         with self._log.open("ab") as log:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpipe.rationale.rewards import Target, recovery_reward, rewrite_reward
+from cotpipe.rationale.rewards import Target, recovery_reward, rewrite_reward, verdict
 
 
 def target(teacher_steps: int = 1, teacher_length: int = 100) -> Target:
@@ -24,6 +24,10 @@ def words(count: int, steps: int = 1) -> str:
         ("72", 3, -1.0),
         ("Answer: 72", 3, -1.0),
         ("Step 1: a so 72", 3, -1.0),
+        # As published, labels count wherever they stand.
+        ("So, Step 1: 3 x 24 = 72. Answer: 72", 1, 1 + 0.001 * (28 - 10)),
+        ("Answer: 72\nStep 1: 3 x 24", 1, 1 + 0.001 * (28 - 7)),
+        ("**Step 1:** a **Step 2:** b Answer: 72", 2, 1 + 0.001 * (56 - 8)),
         # b = 35: at 28 words the bonus begins, at 35 the penalty grows; one step of one teacher step saves nothing.
         (words(28), 1, 1.0),
         (words(35), 1, 1 - 0.002 * 7),
@@ -68,6 +72,11 @@ def test_rewrite_as_published(num_words, reward):
 )
 def test_rewrite_of_wrong_and_malformed(completion, reward):
     assert rewrite_reward(completion, target()).reward == reward
+
+
+def test_our_own_verdict_asks_for_lines():
+    assert verdict("So, Step 1: 3 x 24. Answer: 72", target()) == (-1.0, True, False)
+    assert verdict("Step 1: 3 x 24\nAnswer: 72", target()) == (1.0, True, True)
 
 
 def test_length_unit_is_an_argument():

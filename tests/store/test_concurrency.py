@@ -8,6 +8,7 @@ import pytest
 
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_storage
+from tests.helpers.polling import PATIENCE
 from tests.helpers.repository import ROOT
 from tests.helpers.s3 import KEY, SECRET
 
@@ -55,7 +56,7 @@ def test_each_artifact_is_made_once(server, request, tmp_path):
     for run in runs:
         run.stdin.write("go\n")
         run.stdin.flush()
-    made = [kind for run in runs for kind in json.loads(run.communicate(timeout=240)[0])]
+    made = [kind for run in runs for kind in json.loads(run.communicate(timeout=PATIENCE)[0])]
     assert sorted(made) == [
         "lessons",
         "problems",

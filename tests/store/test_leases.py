@@ -107,14 +107,14 @@ def test_a_torn_lease_is_watched_like_any_other(tmp_path, content):
 def test_a_holder_renews_until_it_is_displaced_and_then_stops(tmp_path):
     storage = LocalStorage(tmp_path)
     with Contender(storage, FOLDER, seconds=0.1).try_lease() as held:
-        for _ in polls(30):
+        for _ in polls():
             if holder(storage, FOLDER).beat >= 2:
                 break
         held.require()
         elsewhere(storage, number=2)  # it was suspended, and another machine took over
         with pytest.raises(TransientError, match="another run took over its lease; run again"):
             held.confirm()
-        for _ in polls(30):
+        for _ in polls():
             try:
                 held.require()  # the heartbeat notices, too
             except TransientError:

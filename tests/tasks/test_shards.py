@@ -14,7 +14,7 @@ from cotpipe.steps.runner import Outcome
 from cotpipe.store.records import Record, Reference
 from tasks.shards import side_by_side
 from tasks.steps import prepare
-from tests.helpers.polling import polls
+from tests.helpers.polling import PATIENCE, polls
 from tests.helpers.servers import ScriptedModel
 from tests.helpers.task_runs import task_runs_of
 
@@ -22,6 +22,8 @@ KEY = "a-key-that-nobody-may-see"
 RECIPE = load_recipe(
     "demo", ["problems.source.num_problems=10", "teacher.engine=openai", "teacher.model=scripted", "teacher.max_rejected_share=1"]
 )  # fmt: skip
+
+NUM_SHARDS = 6  # of ten problems, by the hashes of their ids, with at most three in a shard
 
 
 @flow
@@ -43,8 +45,8 @@ def shards_of(flow_run_id: UUID) -> list[tuple[str, str | None]]:
 
 def wait_for_shards(flow_run_id: UUID, state: str) -> None:
     """The server writes the states of tasks a little later."""
-    expected = [(f"shard-{number}", state) for number in range(4)]
-    for _ in polls(60):
+    expected = [(f"shard-{number}", state) for number in range(NUM_SHARDS)]
+    for _ in polls():
         if shards_of(flow_run_id) == expected:
             return
     assert shards_of(flow_run_id) == expected
@@ -81,7 +83,7 @@ def test_no_more_at_a_time_than_set_and_all_are_tried_before_a_failure_is_raised
     prefect, monkeypatch
 ):
     monkeypatch.setenv("COTPIPE_SHARDS_AT_ONCE", "2")
-    together, lock = threading.Barrier(2, timeout=60), threading.Lock()
+    together, lock = threading.Barrier(2, timeout=PATIENCE), threading.Lock()
     live, peak, done = 0, 0, []
 
     def job(number: int) -> Outcome:

@@ -9,6 +9,7 @@ import pytest
 from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.memory import ModelShape, needs_of
 from tests.helpers.flow_runs import TINY
+from tests.helpers.polling import PATIENCE
 
 SHAPE = ModelShape(
     num_weights=10**9, num_layers=10, width=1000, num_heads=10, num_key_heads=2, vocabulary=50_000
@@ -83,7 +84,7 @@ print(outcome.record.counts["micro_batch"])
     environment = os.environ | {"COTPIPE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tiny_student), "2200", TINY],
-        capture_output=True, text=True, env=environment, timeout=280,
+        capture_output=True, text=True, env=environment, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) < 32

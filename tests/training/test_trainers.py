@@ -13,7 +13,7 @@ from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
-from tests.helpers.lessons import TABLE
+from tests.helpers.lessons import TABLE, Table
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
@@ -28,7 +28,7 @@ def job_of(folder: Path, student: Path, task: str, trainer: dict, **section) -> 
     stage = Stage.model_validate(
         {"name": name, "examples": {"task": task} | section, "trainer": trainer}
     )
-    lessons = TABLE if trainer["kind"] == "sft" else TABLE[:8]
+    lessons = TABLE if trainer["kind"] == "sft" else Table(TABLE[:8])
     write_rows(folder / "examples.parquet", Example, examples(lessons, stage, 1))
     return Job(
         stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
@@ -87,7 +87,10 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
 
 def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
     job = job_of(tmp_path, tiny_student, "reconstruction", SFT | {"max_length": 20})
-    with pytest.raises(UserError, match="none of the 16 training rows fits in 20 tokens"):
+    with pytest.raises(
+        UserError,
+        match="0 of the 16 training rows fit in 20 tokens .*raise the trainer's max_length",
+    ):
         run(job)
 
 

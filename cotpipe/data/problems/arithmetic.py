@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from cotpipe.data.problems.source import Reading, Source, sources
 from cotpipe.data.rows import Problem
 from cotpipe.randomness import named_random
 from cotpipe.rationale.format import format_rationale
+from cotpipe.section import NumRepeats, NumRows
 
 _NAMES = {
     "She": (
@@ -81,17 +82,19 @@ class ArithmeticSource(Source):
     """Word problems of chained arithmetic steps, generated with reference rationales."""
 
     kind: Literal["arithmetic"] = "arithmetic"
-    num_problems: PositiveInt = Field(1500, description="Number of distinct problems to generate")
-    min_steps: int = Field(2, ge=2, description="Minimum number of steps in a problem")
+    num_problems: NumRows = Field(1500, description="Number of distinct problems to generate")
+    min_steps: int = Field(2, ge=2, le=12, description="Minimum number of steps in a problem")
     max_steps: int = Field(4, ge=2, le=12, description="Maximum number of steps in a problem")
     max_number: int = Field(
         100, ge=10, le=10_000, description="Largest number in a problem and in its solution"
     )
-    max_operand: int = Field(10, ge=2, description="Largest number that a step adds or subtracts")
+    max_operand: int = Field(
+        10, ge=2, le=1_000_000, description="Largest number that a step adds or subtracts"
+    )
     max_factor: int = Field(
         3, ge=2, le=9, description="Largest number that a step multiplies or divides by"
     )
-    num_rationales: PositiveInt = Field(
+    num_rationales: NumRepeats = Field(
         1, description="Reference rationales per problem, in different wordings"
     )
 

@@ -5,12 +5,13 @@ from abc import ABC
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from cotpipe.data.problems.source import Source
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import AnswerKind
+from cotpipe.section import NumRows
 
 
 class TableSource(Source, ABC):
@@ -26,7 +27,7 @@ class TableSource(Source, ABC):
     id_column: str | None = Field(
         None, description="Column with the problem's id; default: a hash of the question"
     )
-    limit: PositiveInt | None = Field(
+    limit: NumRows | None = Field(
         None, description="Read only the first so many rows of each file or split"
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 from typing_extensions import override
@@ -121,6 +120,8 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pandas as pd  # it takes half a second
+
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
     except (pa.ArrowInvalid, pd.errors.ParserError, UnicodeDecodeError) as error:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from typing_extensions import override
 
 from cotpipe.data.problems.source import Reading, Source, sources
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
+from cotpipe.section import NumRows
 
 
 @sources.register("reasoning_gym")
@@ -17,7 +18,7 @@ class GymSource(Source):
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     dataset: str = Field("gsm_symbolic", description="Name of the generator in reasoning_gym")
-    num_problems: PositiveInt = Field(1000, description="Number of problems to generate")
+    num_problems: NumRows = Field(1000, description="Number of problems to generate")
     rationale_key: str = Field(
         "answer_cot", description="Key of the rationale in the generator's metadata"
     )

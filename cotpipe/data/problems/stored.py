@@ -1,7 +1,9 @@
 """Problems from one or more artifacts in the store."""
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +14,8 @@ from cotpipe.data.rows import Problem, Reject, read_rows
 from cotpipe.store.records import Reference
 
 PROBLEMS = "problems.parquet"
+CORRECTED = "corrected answer"
+"""Reason to reject a row whose question has another answer in a newer row."""
 
 
 @sources.register("stored")
@@ -27,14 +31,61 @@ class StoredSource(Source):
 
     @override
     def read(self, reading: Reading) -> Iterator[Problem | Reject]:
-        """The problems; a repeated question stays in the first batch that contains it."""
-        seen: set[str] = set()
-        for batch, fingerprint in enumerate(self.problems):
-            reference = Reference(kind="problems", fingerprint=fingerprint)
-            for problem in read_rows(reading.stored(reference, PROBLEMS), Problem):
-                if problem.problem_id in seen:
-                    where = f"in batch {batch}, and in one before it"
-                    yield Reject(problem.problem_id, "repeated question", where)
-                else:
-                    seen.add(problem.problem_id)
-                    yield replace(problem, batch=batch)
+        """The problems of all batches, each question once.
+
+        The same question with another answer is a correction: the newest answer counts, with the id
+        and the held-out split of the first. An id that another question has is told apart by the
+        batch it comes from.
+        """
+        files = [
+            reading.stored(Reference(kind="problems", fingerprint=fingerprint), PROBLEMS)
+            for fingerprint in self.problems
+        ]
+        questions, is_same = self._questions(files, reading), reading.answers.match
+        for number, (batch, problem) in enumerate(_rows(files)):
+            question = questions[_key(problem)]
+            if question.row == number:
+                split = problem.split or question.split
+                yield replace(problem, problem_id=question.problem_id, split=split, batch=batch)
+            elif is_same(problem.answer, question.answer):
+                where = f"in batch {batch}, and in another"
+                yield Reject(question.problem_id, "repeated question", where)
+            else:
+                what = f"{problem.answer!r} in batch {batch}, corrected to {question.answer!r}"
+                yield Reject(question.problem_id, CORRECTED, what)
+
+    def _questions(self, files: list[Path], reading: Reading) -> dict[bytes, "_Question"]:
+        """What counts for each question, by its hash."""
+        questions: dict[bytes, _Question] = {}
+        owners: dict[str, bytes] = {}  # the question that has an id
+        for number, (batch, problem) in enumerate(_rows(files)):
+            key, problem_id = _key(problem), problem.problem_id
+            if question := questions.get(key):
+                if not reading.answers.match(problem.answer, question.answer):
+                    question.answer, question.row = problem.answer, number
+                continue
+            if owners.setdefault(problem_id, key) != key:
+                problem_id = f"{problem_id}@{self.problems[batch][:8]}"
+            questions[key] = _Question(problem_id, problem.answer, number, problem.split)
+        return questions
+
+
+@dataclass
+class _Question:
+    """What counts for a question: the id it got first, the newest answer, and where that stands."""
+
+    problem_id: str
+    answer: str
+    row: int
+    split: str | None
+
+
+def _rows(files: list[Path]) -> Iterator[tuple[int, Problem]]:
+    """The rows of all batches, oldest first, with the number of their batch."""
+    for batch, path in enumerate(files):
+        for problem in read_rows(path, Problem):
+            yield batch, problem
+
+
+def _key(problem: Problem) -> bytes:
+    return hashlib.sha256(problem.question.encode()).digest()[:16]

@@ -1,0 +1,73 @@
+"""Asking a checkpoint questions that are too long for it."""
+
+import pytest
+
+from cotpipe.data.rows import Answered, Failure, Lesson, read_rows, write_rows
+from cotpipe.errors import UserError
+from cotpipe.progress import Silent
+from cotpipe.recipe.files import load_recipe
+from cotpipe.settings import Settings
+from cotpipe.steps import evaluate, mine
+from cotpipe.steps.runner import StepRunner
+from cotpipe.steps.step import Step
+from cotpipe.store.artifacts import open_store
+
+ENGINE = """
+from contextlib import contextmanager
+from cotpipe.engines import Generated
+
+class Short:
+    def generate(self, requests, sampling, progress):
+        long, wrong = Generated("", 0, False, refused="too long"), Generated("Answer: 9", 3, False)
+        return [
+            [long if "long" in one.prompt[-1]["content"] else wrong] * sampling.num_samples
+            for one in requests
+        ]
+
+@contextmanager
+def opened(model, settings):
+    yield Short()
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "engine.py").write_text(ENGINE)
+    settings = Settings(store=str(tmp_path / "store"), engine=f"{tmp_path}/engine.py:opened")
+    runner = StepRunner(open_store(settings), settings, Silent())
+
+    def made(kind, write):
+        step = Step(kind, 1, (), lambda recipe: {}, lambda work: write(work.output) or {})
+        return runner.run(step, load_recipe("demo"), {}).reference
+
+    def run(step, *questions: str):
+        lessons = [
+            Lesson(f"p{number}", split, 0.1, question, "1", ["a", "b"], 3, [[], []], [1, 0], [1])
+            for split in ("mining", "test")
+            for number, question in enumerate(questions)
+        ]
+        inputs = {
+            "student": made("student", lambda output: (output / "model").mkdir() or (output / "model" / "x").write_text("")),
+            "lessons": made("lessons", lambda output: write_rows(output / "lessons.parquet", Lesson, lessons) and None),
+        }  # fmt: skip
+        record = runner.run(step, load_recipe("demo"), inputs).record
+        return record, lambda name, row: list(read_rows(runner.store.path(record, name), row))
+
+    return run
+
+
+def test_a_question_that_is_too_long_counts_as_wrong_and_is_told(run):
+    record, rows = run(evaluate.step("base"), "How many?", "A long story. How many?")
+    assert record.counts == {"problems": 2, "correct": 0, "prompts_too_long": 1}
+    assert [row.completion for row in rows("evaluations.parquet", Answered)] == ["Answer: 9", ""]
+
+
+def test_a_problem_that_cannot_be_asked_is_no_failure_of_the_student(run):
+    record, rows = run(mine.step("failures", "student"), "How many?", "A long story. How many?")
+    assert record.counts == {"problems": 2, "persistent_failures": 1, "prompts_too_long": 1}
+    assert [row.problem_id for row in rows("failures.parquet", Failure)] == ["p0"]
+
+
+def test_a_student_that_cannot_be_asked_anything_is_told(run):
+    with pytest.raises(UserError, match="no prompt fits: too long; lower max_new_tokens"):
+        run(evaluate.step("base"), "A long story.")
