@@ -19,11 +19,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.errors import RunError, TransientError
 from cotpipe.store.storage import Storage
@@ -39,7 +39,7 @@ class Lease(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    owner: str  # random, unique per holder
+    owner: str = Field(pattern=r"^[0-9a-f]{32}$")  # random, unique per holder
     beat: int = 0  # how often the holder has renewed it
     host: str
     pid: int
@@ -162,6 +162,9 @@ class Contender:
                 return None  # another contender saw other leases than this one
             for earlier in range(1, number + 1):
                 self._storage.remove(_name(self._folder, earlier))
+            if silent := _parse(data):
+                with suppress(OSError):  # it may be another user's
+                    _sign_of_life(silent.owner).unlink(missing_ok=True)
             held.renew_every(self._seconds / 3)
             unless_held.pop_all()
         return held
