@@ -46,7 +46,10 @@ class _Relay(asyncio.Protocol):
     """Passes bytes on in one direction, after a delay."""
 
     def __init__(self, delay: float) -> None:
-        self.delay, self.other, self.early = delay, None, []
+        self.delay = delay
+        self.other: Any = None  # the transport of the other side
+        self.early: list[bytes] = []
+        self.joining: asyncio.Task[None] | None = None
 
     def data_received(self, data: bytes) -> None:
         asyncio.get_running_loop().call_later(self.delay, self._send, data)

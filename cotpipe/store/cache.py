@@ -14,15 +14,13 @@ from typing import IO
 
 from cotpipe.errors import TransientError
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import Storage, file_sha256, local_files
+from cotpipe.store.storage import SMALL_BYTES, Storage, file_sha256, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
 _DOWNLOADS = 3
-SMALL_BYTES = 4 * 2**20
-"""Files up to this size are read at once."""
 
 
 class Cache:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cotpipe.errors import RunError
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import LocalStorage, Storage
+from cotpipe.store.storage import SMALL_BYTES, LocalStorage, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +71,19 @@ class FileChecks:
         """Hash files; `states` were read before, so a concurrent change is noticed next time."""
         if not files:
             return []
-        names = [f"{record.folder}/{file.path}" for file in files]
         with ThreadPoolExecutor() as pool:
-            sums = list(pool.map(self._storage.sha256, names))
+            sums = list(pool.map(lambda file: self._sha256(record, file), files))
         wrong = [file.path for file, found in zip(files, sums, strict=True) if found != file.sha256]
         if states and not wrong:
             self._remember(record, dict(states))
         return wrong
+
+    def _sha256(self, record: Record, file: StoredFile) -> str:
+        name = f"{record.folder}/{file.path}"
+        is_remote = self._storage.local_path(name) is None
+        if is_remote and file.size <= SMALL_BYTES:  # one call in place of two
+            return hashlib.sha256(self._storage.read(name) or b"").hexdigest()
+        return self._storage.sha256(name)
 
     def _recall(self, record: Record) -> dict[str, _State]:
         name = _name_of(record)

@@ -19,11 +19,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotpipe.errors import RunError, TransientError
 from cotpipe.store.storage import Storage
@@ -39,7 +39,7 @@ class Lease(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    owner: str  # random, unique per holder
+    owner: str = Field(pattern=r"^[0-9a-f]{32}$")  # random, unique per holder
     beat: int = 0  # how often the holder has renewed it
     host: str
     pid: int
@@ -96,16 +96,20 @@ class HeldLease:
         lease = _parse(data)  # numbers start again, so the name alone says nothing
         return lease is not None and lease.owner == self._lease.owner
 
-    def _renew(self, interval: float) -> None:
-        while not self._over.wait(interval):
-            try:
-                if not self._is_ours():
-                    self._displaced.set()
-                    return
+    def beat(self) -> None:
+        """Renew the lease, unless another run has taken it over."""
+        try:
+            if self._is_ours():
                 self._lease = self._lease.model_copy(update={"beat": self._lease.beat + 1})
                 self._storage.replace(self.name, self._lease.model_dump_json().encode())
-            except RunError as error:
-                logger.warning("could not renew the lease of %s: %s", self._folder, error)
+            else:
+                self._displaced.set()
+        except RunError as error:
+            logger.warning("could not renew the lease of %s: %s", self._folder, error)
+
+    def _renew(self, interval: float) -> None:
+        while not self._over.wait(interval) and not self._displaced.is_set():
+            self.beat()
 
 
 class Contender:
@@ -158,6 +162,9 @@ class Contender:
                 return None  # another contender saw other leases than this one
             for earlier in range(1, number + 1):
                 self._storage.remove(_name(self._folder, earlier))
+            if silent := _parse(data):
+                with suppress(OSError):  # it may be another user's
+                    _sign_of_life(silent.owner).unlink(missing_ok=True)
             held.renew_every(self._seconds / 3)
             unless_held.pop_all()
         return held

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cotpipe.errors import RunError, TransientError
-from cotpipe.store.cache import SMALL_BYTES, Cache
+from cotpipe.store.cache import Cache
 from cotpipe.store.checks import FileChecks
 from cotpipe.store.records import (
     RECORD,
@@ -20,7 +20,7 @@ from cotpipe.store.records import (
     read_record,
     reference_of_folder,
 )
-from cotpipe.store.storage import Storage
+from cotpipe.store.storage import SMALL_BYTES, Storage
 
 logger = logging.getLogger(__name__)
 

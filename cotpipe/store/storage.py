@@ -18,6 +18,9 @@ from cotpipe.errors import RunError, UserError
 
 Written = TypeVar("Written")
 
+SMALL_BYTES = 4 * 2**20
+"""Files up to this size are read in one call."""
+
 CLOCK = ".clock"
 """Folder of the files that are written to read the storage's clock."""
 
