@@ -153,6 +153,7 @@ class _Plan:
                 rationale = next(taught, None)
             else:
                 yield _lesson(problem, _NO_RATIONALE)
+        assert rationale is None, "every chosen rationale belongs to a problem"
 
     def _count(self, name: str) -> int:
         return int(pq.read_metadata(self._files[name]).num_rows)
