@@ -127,7 +127,9 @@ def test_what_does_not_fit_is_one_line(server, caplog, name, changes, message):
     assert KEY not in str(raised.value) + caplog.text
 
 
-def test_a_prompt_that_is_too_long_names_its_problem(server):
-    long = [Request("p-long", question_prompt("many words " * 300))]
-    with pytest.raises(UserError, match=r"problem p-long: .*context length.*lower max_new_tokens"):
-        ask(server.root, long)
+def test_a_prompt_that_is_too_long_costs_itself_alone(server):
+    long = Request("p-long", question_prompt("many words " * 300))
+    (fine,), (refused,) = ask(server.root, [REQUESTS[0], long])
+    assert (bool(fine.text), fine.refused) == (True, "")
+    assert refused.text == ""
+    assert "context length" in refused.refused
