@@ -84,7 +84,7 @@ def _night(
         reasons = "; ".join(arrival.left for arrival in arrivals)
         return Completed(name="Skipped", message=f"no valid new file: {reasons}")
     own: StepResult = prepare("problems", recipe, {}).result()
-    every = [own.reference, *(file.problems for file in (*registry.taken, *taken))]
+    every = [own.reference, *(file.problems for file in (*registry.taken, *taken) if not file.out)]
     batches = list(dict.fromkeys(every))
     anchor = anchor_of(registry, named, store)
     tonight = night_recipe(recipe, batches, registry, history)

@@ -23,7 +23,7 @@ def new_files(storage: Storage, registry: ModelRegistry) -> dict[str, str]:
     Hidden files and other file types are ignored: write under a hidden name, and rename the file
     once it is complete. Files that were taken out stay out until their content changes.
     """
-    known = {file.sha256 for file in (*registry.taken, *registry.taken_out)}
+    known = {file.sha256 for file in registry.taken}
     found: dict[str, str] = {}
     for name in sorted(storage.sizes(INBOX)):
         if Path(name).suffix not in SUFFIXES or Path(name).name.startswith("."):

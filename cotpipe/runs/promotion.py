@@ -37,6 +37,7 @@ class Taken(_Model):
     name: str  # relative to the inbox
     sha256: str  # of the content
     problems: Reference
+    out: bool = False  # taken by mistake, and left alone while its content is the same
 
 
 class Night(_Model):
@@ -55,7 +56,6 @@ class ModelRegistry(_Model):
     promotions: list[Promotion] = []
     undone: list[Promotion] = []
     taken: list[Taken] = []
-    taken_out: list[Taken] = []  # taken by mistake, and left alone while their content is the same
     nights: list[Night] = []
 
     @property
@@ -69,7 +69,7 @@ class ModelRegistry(_Model):
         checkpoints = {promotion.checkpoint for promotion in self.promotions}
         return (
             checkpoints
-            | {file.problems for file in (*self.taken, *self.taken_out)}
+            | {file.problems for file in self.taken}
             | {night.mining for night in self.nights if night.mining}
         )
 
@@ -145,7 +145,8 @@ def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Model
     registry = read_registry(storage)
     for one in registry.nights:
         if one.run_id == night.run_id:
-            if one.candidate != night.candidate or not set(taken) <= set(registry.taken):
+            known = {file.sha256 for file in registry.taken}
+            if one.candidate != night.candidate or not {file.sha256 for file in taken} <= known:
                 raise RunError(
                     f"night {night.run_id} has been written down with the candidate {one.candidate}, "
                     f"which counts; {night.candidate} and its files are left for the next night"

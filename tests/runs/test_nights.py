@@ -81,7 +81,7 @@ def test_a_file_is_taken_back_out_of_what_nights_train_on(runner):
     write_registry(storage, ModelRegistry(taken=taken))
     take_out(storage, "inbox/bad.jsonl")
     registry = read_registry(storage)
-    assert [file.name for file in registry.taken] == ["good.jsonl"]
+    assert [file.name for file in registry.taken if not file.out] == ["good.jsonl"]
     assert taken[1].problems in registry.references  # it can be put back
     assert list(new_files(storage, registry)) == []
     put(runner, "next.jsonl", "How many more?")
@@ -91,7 +91,18 @@ def test_a_file_is_taken_back_out_of_what_nights_train_on(runner):
     put(runner, "bad.jsonl", "How many, corrected?")
     assert list(new_files(storage, registry)) == ["bad.jsonl", "next.jsonl"]
     put_back(storage, "bad.jsonl")
-    assert [file.name for file in read_registry(storage).taken] == list(names)
+    assert read_registry(storage).taken == taken
+
+
+def test_a_file_that_is_put_back_is_no_newer_than_its_corrections(runner):
+    names = ("first.jsonl", "corrected.jsonl")
+    for name in names:
+        put(runner, name, f"How many in {name}?")
+    taken = [take_in(runner, Recipe(), name) for name in names]
+    write_registry(runner.store.storage, ModelRegistry(taken=taken))
+    take_out(runner.store.storage, "first.jsonl")
+    put_back(runner.store.storage, "first.jsonl")
+    assert read_registry(runner.store.storage).taken == taken  # the order is that of their age
 
 
 @pytest.mark.parametrize(
