@@ -11,7 +11,7 @@ from cotpipe.recipe.model import Recipe, Student
 from cotpipe.report.gate import Margins, too_few
 from cotpipe.runs.anchor import Anchor, anchor_of
 from cotpipe.runs.held_out import count_held_out
-from cotpipe.runs.nights import INBOX, new_files, night_recipe
+from cotpipe.runs.nights import INBOX, batches_of, new_files, night_recipe
 from cotpipe.runs.promotion import REGISTRY, read_registry, recorded_night
 from cotpipe.section import NumRepeats
 from cotpipe.settings import Settings
@@ -84,10 +84,9 @@ def _night(
         reasons = "; ".join(arrival.left for arrival in arrivals)
         return Completed(name="Skipped", message=f"no valid new file: {reasons}")
     own: StepResult = prepare("problems", recipe, {}).result()
-    every = [own.reference, *(file.problems for file in (*registry.taken, *taken) if not file.out)]
-    batches = list(dict.fromkeys(every))
+    batches, left_out = batches_of(own.reference, [*registry.taken, *taken])
     anchor = anchor_of(registry, named, store)
-    tonight = night_recipe(recipe, batches, registry, history)
+    tonight = night_recipe(recipe, batches, registry, history, left_out)
     joined = run_step("problems", tonight, {}, name="join batches").reference
     if few := too_few(count_held_out(store, joined, tonight), margins.accuracy):
         get_run_logger().warning("This night will promote nothing: %s", few)
