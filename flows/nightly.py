@@ -17,7 +17,7 @@ from cotpipe.section import NumRepeats
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
-from cotpipe.store.leases import holder
+from cotpipe.store.leases import HeldLease, holder
 from cotpipe.store.records import Reference
 from flows.curriculum import chosen_recipe, run_name, run_step, run_steps
 from tasks.nights import Arrival, decide, take_in_file, turn_of_the_night
@@ -65,11 +65,16 @@ def nightly(
                 message=f"another nightly run is in progress: {holder(store.storage, REGISTRY)}",
             )
         margins = Margins(accuracy_margin, token_margin, chosen.evaluation.max_new_tokens)
-        return _night(store, chosen, history, margins, anchor)
+        return _night(store, chosen, history, margins, anchor, turn)
 
 
 def _night(
-    store: Store, recipe: Recipe, history: int, margins: Margins, named: str | None
+    store: Store,
+    recipe: Recipe,
+    history: int,
+    margins: Margins,
+    named: str | None,
+    turn: HeldLease,
 ) -> "State[Any]":
     registry = read_registry(store.storage)
     if night := recorded_night(registry, run_suffix()):  # it is retried after it was written down
@@ -92,12 +97,14 @@ def _night(
         get_run_logger().warning("This night will promote nothing: %s", few)
     run_id, results = run_steps(store, tonight)
     artifacts = {kind: result.reference for kind, result in results.items()}
-    start = "the promoted checkpoint" if registry.promoted else "the student"
-    compared = {start: artifacts["evaluation-base"]}
+    start = registry.promoted.checkpoint if registry.promoted else None
+    compared = {"the promoted checkpoint" if start else "the student": artifacts["evaluation-base"]}
     if anchor:
         compared[anchor.what] = _evaluated(anchor, tonight, artifacts["lessons"])
     last = tonight.checkpoints[-1]
-    verdict = decide(run_id, artifacts, last, taken, compared, margins, return_state=True)
+    verdict = decide(
+        run_id, artifacts, last, taken, compared, margins, start, turn, return_state=True
+    )
     return Completed(name=verdict.name, message=verdict.message, data=verdict.result())
 
 

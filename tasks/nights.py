@@ -66,6 +66,8 @@ def _decide(
     taken: list[Taken],
     compared: dict[str, Reference],
     margins: Margins,
+    start: Reference | None,
+    turn: HeldLease,
 ) -> "State[Night]":
     """Promote the candidate if it is not inferior, and record the nightly run, atomically.
 
@@ -76,6 +78,8 @@ def _decide(
         taken: The files that the run ingested.
         compared: The evaluations of the checkpoints to compare with, by what these are.
         margins: What the candidate may lose at most.
+        start: The checkpoint that was promoted when the run began.
+        turn: The lease of the model registry; a run that lost it writes nothing.
     """
     store = open_store(Settings(), check=False)
     candidate = artifacts[last]
@@ -90,7 +94,8 @@ def _decide(
         promoted=verdict.promote,
         why=verdict.why,
     )
-    registry = write_night(store.storage, night, taken)
+    turn.confirm()
+    registry = write_night(store.storage, night, taken, start)
     problems = store.record(artifacts["problems"])
     corrected = problems.counts.get(CORRECTED, 0) if problems else 0
     name = "Promoted" if verdict.promote else "Kept"

@@ -137,10 +137,20 @@ def recorded_night(registry: ModelRegistry, suffix: str) -> Night | None:
     return next((one for one in registry.nights if one.run_id.endswith(f"-{suffix}")), None)
 
 
-def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> ModelRegistry:
+def write_night(
+    storage: Storage, night: Night, taken: Sequence[Taken], start: Reference | None
+) -> ModelRegistry:
     """Record a nightly run, the files it ingested, and its promotion, if any. Idempotent.
 
-    Raises `RunError` if the run is recorded with another result, which is kept.
+    Args:
+        storage: The storage of the store; the caller must hold the lease of the registry.
+        night: The nightly run.
+        taken: The files that it ingested.
+        start: The checkpoint that was promoted when it began, if any: what it was compared with.
+
+    Raises:
+        RunError: The run is recorded with another result, which is kept, or another checkpoint has
+            been promoted since it began.
     """
     registry = read_registry(storage)
     for one in registry.nights:
@@ -152,6 +162,13 @@ def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> Model
                     f"which counts; {night.candidate} and its files are left for the next night"
                 )
             return registry
+    promoted = registry.promoted.checkpoint if registry.promoted else None
+    if promoted != start:
+        raise RunError(
+            f"night {night.run_id} compared its candidate with {start or 'the student'}, but "
+            f"{promoted or 'nothing'} is promoted now; nothing was promoted, and its files are left "
+            "for the next night"
+        )
     registry = registry.model_copy(
         update={"nights": [*registry.nights, night], "taken": [*registry.taken, *taken]}
     )

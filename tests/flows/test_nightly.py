@@ -238,14 +238,14 @@ def test_a_night_that_is_retried_after_it_was_written_down_keeps_what_was_writte
     store, recipe, monkeypatch
 ):
     storage, candidate = LocalStorage(store), Reference(kind="stage3", fingerprint="1" * 32)
-    for run_id, promoted in (
-        ("20260101-020000-0123abcd", True),
-        ("20260102-020000-4567abcd", False),
+    for run_id, promoted, start in (
+        ("20260101-020000-0123abcd", True, None),
+        ("20260102-020000-4567abcd", False, candidate),
     ):
         written = Night(
             run_id=run_id, mining=None, candidate=candidate, promoted=promoted, why="so it was"
         )
-        registry = write_night(storage, written, [])
+        registry = write_night(storage, written, [], start)
     (store / "inbox" / "late.jsonl").write_text(problems(100, 60, 7))
     for suffix, name in (("0123abcd", "Promoted"), ("4567abcd", "Kept")):
         monkeypatch.setattr("flows.nightly.run_suffix", lambda suffix=suffix: suffix)
