@@ -97,10 +97,10 @@ def _decide(
     turn.confirm()
     registry = write_night(store.storage, night, taken, start)
     problems = store.record(artifacts["problems"])
-    corrected = problems.counts.get(CORRECTED, 0) if problems else 0
+    corrected = problems.counts.get(CORRECTED, 0) if problems else 0  # of all batches
     name = "Promoted" if verdict.promote else "Kept"
     create_markdown_artifact(
-        _describe(name, night, registry, taken, corrected),
+        describe(name, night, registry, taken, corrected),
         key="night",
         description="Outcome of the nightly run",
     )
@@ -119,16 +119,21 @@ def _evaluations(store: Store, reference: Reference) -> Any:
     return store.path(store.require(reference), "evaluations.parquet")
 
 
-def _describe(
+def describe(
     name: str, night: Night, registry: ModelRegistry, taken: list[Taken], corrected: int
 ) -> str:
+    """The outcome of a night, in Markdown; `corrected` counts the answers of all batches."""
     promoted = registry.promoted
     return "\n".join(
         [
             f"**{name}**: candidate `{night.candidate}`: {escape(night.why)}",
             "",
             f"New files: {', '.join(escape(file.name) for file in taken) or 'none'}",
-            *([f"\nCorrected by newer rows: {corrected} answers"] if corrected else []),
+            *(
+                [f"\nAnswers corrected by newer rows, in all files so far: {corrected}"]
+                if corrected
+                else []
+            ),
             "",
             f"Currently promoted: `{promoted.checkpoint if promoted else 'nothing: the recipe’s student is used'}`",
             "",

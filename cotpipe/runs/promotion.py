@@ -91,8 +91,7 @@ def read_registry(storage: Storage) -> ModelRegistry:
         why = f"cannot be read ({error.errors()[0]['msg']})" if data else "is empty"
         raise RunError(
             f"{storage.location(_FILE)} {why if data is not None else 'is missing'}, so it is not "
-            "known what is promoted; bring the version before the last change back with: "
-            "cotpipe promote --restore"
+            "known what is promoted; restore its previous version with: cotpipe promote --restore"
         ) from error
 
 
@@ -107,7 +106,7 @@ def write_registry(storage: Storage, registry: ModelRegistry) -> None:
 
 
 def restore_registry(storage: Storage) -> ModelRegistry:
-    """Bring the registry before the last change back; the caller must hold the lease.
+    """Restore the registry's previous version; the caller must hold the lease.
 
     Raises `UserError` if nothing is broken, or there is no valid copy.
     """

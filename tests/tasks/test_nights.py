@@ -6,11 +6,12 @@ import pytest
 
 from cotpipe.errors import TransientError
 from cotpipe.report.gate import Margins
-from cotpipe.runs.promotion import REGISTRY, ModelRegistry, read_registry
+from cotpipe.runs.promotion import REGISTRY, ModelRegistry, Night, read_registry
 from cotpipe.store.artifacts import Store
 from cotpipe.store.leases import Contender
+from cotpipe.store.records import Reference
 from cotpipe.store.storage import LocalStorage
-from tasks.nights import decide
+from tasks.nights import decide, describe
 from tests.helpers.store_before import BEFORE
 
 
@@ -34,3 +35,11 @@ def test_a_night_that_lost_its_turn_while_its_machine_slept_promotes_nothing(tmp
         with pytest.raises(TransientError, match="another run took over"):
             decide.fn("night-1", artifacts, "stage3", [], compared, margins, None, turn)
     assert read_registry(storage) == ModelRegistry()
+
+
+def test_the_report_does_not_pass_the_corrections_of_all_nights_for_those_of_this_one():
+    candidate = Reference(kind="stage3", fingerprint="1" * 32)
+    night = Night(run_id="night-1", mining=None, candidate=candidate, promoted=False, why="worse")
+    told = describe("Kept", night, ModelRegistry(nights=[night]), [], corrected=3)
+    assert "Answers corrected by newer rows, in all files so far: 3" in told
+    assert "orrected" not in describe("Kept", night, ModelRegistry(nights=[night]), [], corrected=0)
