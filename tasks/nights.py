@@ -122,7 +122,15 @@ def _evaluations(store: Store, reference: Reference) -> Any:
 def describe(
     name: str, night: Night, registry: ModelRegistry, taken: list[Taken], corrected: int
 ) -> str:
-    """The outcome of a night, in Markdown; `corrected` counts the answers of all batches."""
+    """The outcome of a nightly run, in Markdown.
+
+    Args:
+        name: The name of its state.
+        night: The nightly run.
+        registry: The model registry after it.
+        taken: The files that it ingested.
+        corrected: How many answers newer rows correct, in all batches.
+    """
     promoted = registry.promoted
     return "\n".join(
         [
