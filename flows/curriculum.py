@@ -12,13 +12,13 @@ from pydantic import Field
 from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.files import with_changes
 from cotpipe.recipe.model import Recipe
-from cotpipe.runs.log import recipe_from
+from cotpipe.runs.log import RunLog, recipe_from
 from cotpipe.settings import Settings
 from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.records import Reference
-from tasks.runs import recorded_run
+from tasks.runs import plan_steps, recorded_run
 from tasks.steps import TASKS
 
 _FORM = Recipe()
@@ -62,7 +62,9 @@ def curriculum(
         The outcome of every step.
     """
     store = open_store(Settings())
-    return run_steps(store, chosen_recipe(recipe, start_from, store), until, refresh)[1]
+    chosen = chosen_recipe(recipe, start_from, store)
+    with recorded_run(store, chosen) as log:
+        return run_steps(store, chosen, log, until, refresh)
 
 
 def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
@@ -83,18 +85,23 @@ def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
 
 
 def run_steps(
-    store: Store, recipe: Recipe, until: str = "report", refresh: Collection[str] = ()
-) -> tuple[str, Results]:
+    store: Store,
+    recipe: Recipe,
+    log: RunLog,
+    until: str = "report",
+    refresh: Collection[str] = (),
+) -> Results:
     """Run or reuse the steps that `until` needs, in order, within a flow.
 
     Args:
         store: The store for the artifacts.
         recipe: The recipe to run.
+        log: The record of the flow run.
         until: The last step.
         refresh: Steps to run again even if the store has them.
 
     Returns:
-        The run's id, and the outcome of every step.
+        The outcome of every step.
     """
     results: Results = {}
     artifacts: dict[str, Reference] = {}
@@ -102,13 +109,13 @@ def run_steps(
     require_steps(refresh, steps)
     kinds = needed_for(until, steps)
     recipe.load_own_code()
-    with recorded_run(store, recipe, kinds, refresh) as (log, again):
-        for kind in kinds:
-            started = time.monotonic()
-            result = run_step(kind, recipe, artifacts, kind in again)
-            results[kind], artifacts[kind] = result, result.reference
-            log.step(result.reference, result.reused, time.monotonic() - started)
-    return log.run.run_id, results
+    again = plan_steps(log, store, recipe, kinds, refresh)
+    for kind in kinds:
+        started = time.monotonic()
+        result = run_step(kind, recipe, artifacts, kind in again)
+        results[kind], artifacts[kind] = result, result.reference
+        log.step(result.reference, result.reused, time.monotonic() - started)
+    return results
 
 
 def run_step(

@@ -66,6 +66,8 @@ def _decide(
     taken: list[Taken],
     compared: dict[str, Reference],
     margins: Margins,
+    start: Reference | None,
+    turn: HeldLease,
 ) -> "State[Night]":
     """Promote the candidate if it is not inferior, and record the nightly run, atomically.
 
@@ -76,6 +78,8 @@ def _decide(
         taken: The files that the run ingested.
         compared: The evaluations of the checkpoints to compare with, by what these are.
         margins: What the candidate may lose at most.
+        start: The checkpoint that was promoted when the run began.
+        turn: The lease of the model registry; a run that lost it writes nothing.
     """
     store = open_store(Settings(), check=False)
     candidate = artifacts[last]
@@ -90,12 +94,13 @@ def _decide(
         promoted=verdict.promote,
         why=verdict.why,
     )
-    registry = write_night(store.storage, night, taken)
+    turn.confirm()
+    registry = write_night(store.storage, night, taken, start)
     problems = store.record(artifacts["problems"])
-    corrected = problems.counts.get(CORRECTED, 0) if problems else 0
+    corrected = problems.counts.get(CORRECTED, 0) if problems else 0  # of all batches
     name = "Promoted" if verdict.promote else "Kept"
     create_markdown_artifact(
-        _describe(name, night, registry, taken, corrected),
+        describe(name, night, registry, taken, corrected),
         key="night",
         description="Outcome of the nightly run",
     )
@@ -114,16 +119,29 @@ def _evaluations(store: Store, reference: Reference) -> Any:
     return store.path(store.require(reference), "evaluations.parquet")
 
 
-def _describe(
+def describe(
     name: str, night: Night, registry: ModelRegistry, taken: list[Taken], corrected: int
 ) -> str:
+    """The outcome of a nightly run, in Markdown.
+
+    Args:
+        name: The name of its state.
+        night: The nightly run.
+        registry: The model registry after it.
+        taken: The files that it ingested.
+        corrected: How many answers newer rows correct, in all batches.
+    """
     promoted = registry.promoted
     return "\n".join(
         [
             f"**{name}**: candidate `{night.candidate}`: {escape(night.why)}",
             "",
             f"New files: {', '.join(escape(file.name) for file in taken) or 'none'}",
-            *([f"\nCorrected by newer rows: {corrected} answers"] if corrected else []),
+            *(
+                [f"\nAnswers corrected by newer rows, in all files so far: {corrected}"]
+                if corrected
+                else []
+            ),
             "",
             f"Currently promoted: `{promoted.checkpoint if promoted else 'nothing: the recipe’s student is used'}`",
             "",

@@ -1,4 +1,4 @@
-"""The record of the current flow run: written before its first step, finished however it ends."""
+"""The record of the current flow run: from what it first needs on, finished however it ends."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,30 +17,40 @@ def run_suffix() -> str:
 
 
 @contextmanager
-def recorded_run(
-    store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]
-) -> Iterator[tuple[RunLog, set[str]]]:
-    """Keep the run's record while the steps run in the `with` block.
+def recorded_run(store: Store, recipe: Recipe) -> Iterator[RunLog]:
+    """Keep the run's record alive in the `with` block, from the first entry on.
 
-    Yields its log, and the steps to refresh: a retry does not repeat those that are done.
+    A run that ends before it has recorded what it needs leaves no record.
+    """
+    log = RunLog(store.storage, recipe, suffix=run_suffix())
+    try:
+        with log.heartbeat():
+            yield log
+    except Exception as error:
+        if log.is_written:
+            log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
+        raise
+    except BaseException:  # Ctrl-C and Prefect's cancellation are not `Exception`s
+        if log.is_written:
+            log.finish("interrupted")
+        raise
+    if log.is_written:
+        log.finish("completed")
+
+
+def plan_steps(
+    log: RunLog, store: Store, recipe: Recipe, kinds: Collection[str], refresh: Collection[str]
+) -> set[str]:
+    """Record what the steps will make; returns those to refresh: a retry repeats none that is done.
 
     Args:
+        log: The record of the run.
         store: The store of the run.
-        recipe: The recipe of the run.
+        recipe: The recipe of the steps.
         kinds: The steps that will run.
         refresh: Steps to run again even if the store has their artifacts.
     """
-    log = RunLog(store.storage, recipe, suffix=run_suffix())
     left = left_to_refresh(recipe, store, log.left(refresh), log.begun)
     artifacts = name_artifacts(recipe, store, left)
-    log.plan(artifacts[kind] for kind in kinds)
-    try:
-        with log.heartbeat():
-            yield log, left
-    except Exception as error:
-        log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
-        raise
-    except BaseException:  # Ctrl-C and Prefect's cancellation are not `Exception`s
-        log.finish("interrupted")
-        raise
-    log.finish("completed")
+    log.plan((artifacts[kind] for kind in kinds), recipe)
+    return left

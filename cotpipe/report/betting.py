@@ -24,6 +24,9 @@ def growth_bound(before: Sequence[float], after: Sequence[float], most: float) -
         before: Lengths of at least one answer, in tokens; some are positive.
         after: Lengths of the answers to the same problems, in tokens.
         most: The length limit of an answer, in tokens.
+
+    Returns:
+        The bound; infinite if the answers before are so few or short that they exclude no growth.
     """
     from scipy.optimize import brentq
 
@@ -34,6 +37,8 @@ def growth_bound(before: Sequence[float], after: Sequence[float], most: float) -
         """How much the logarithm of the capital lacks."""
         return float(-np.log(ERROR) - _capital(second - (1 + growth) * first, most))
 
+    if missing(_LARGEST_GROWTH) > 0:
+        return float("inf")
     # A growth of -1 cannot be refuted: nothing is shorter than empty.
     return float(brentq(missing, -1.0, _LARGEST_GROWTH))
 

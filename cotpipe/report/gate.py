@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
@@ -78,7 +79,8 @@ def keeps_length(
         return Verdict("kept back", "the other checkpoint writes nothing to compare lengths with")
     most = growth_bound(before, after, longest)
     growth = f"{100 * (second / first - 1):+.1f} %"
-    figures = f"{first:.1f} to {second:.1f} tokens, {growth}, at most {100 * most:+.1f} %"
+    bound = f"at most {100 * most:+.1f} %" if isfinite(most) else "no growth can be excluded"
+    figures = f"{first:.1f} to {second:.1f} tokens, {growth}, {bound}"
     if most <= margin:
         return Verdict("promoted", figures)
     why = f"it may write more than {100 * margin:g} % longer; {figures}"

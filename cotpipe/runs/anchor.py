@@ -1,5 +1,6 @@
 """The anchor: an older checkpoint that candidates are compared with, too, so that losses do not add up."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -10,8 +11,11 @@ from cotpipe.steps.student import stored_checkpoint
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
 
+logger = logging.getLogger(__name__)
+
 AGE = timedelta(days=30)
 """How long ago the anchor was promoted, if nobody names one."""
+_LOST = "is not in the store, or damaged"
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,12 @@ def anchor_of(
         now: The time; default: the current time.
 
     Raises:
-        UserError: If the anchor is not in the store.
+        UserError: If the named anchor is not in the store, or is no checkpoint.
     """
-    anchor = _named(named, store) if named else _promoted_before(registry, now or datetime.now(UTC))
-    if anchor is None or (registry.promoted and anchor.checkpoint == registry.promoted.checkpoint):
+    now = now or datetime.now(UTC)
+    anchor = _named(named, store) if named else _promoted_before(registry, store, now)
+    if anchor and registry.promoted and anchor.checkpoint == registry.promoted.checkpoint:
         return None
-    if store.find(anchor.checkpoint) is None:
-        raise UserError(
-            f"anchor: {anchor.checkpoint} is not in the store, or damaged; set anchor to another "
-            "checkpoint (store:KIND/FINGERPRINT) or run"
-        )
     return anchor
 
 
@@ -52,15 +52,25 @@ def _named(named: str, store: Store) -> Anchor:
     checkpoint = stored_checkpoint(named, key="anchor")
     if checkpoint is None:
         checkpoint = last_checkpoint(store, find_run(store.storage, named))
+    another = "set anchor to another checkpoint (store:KIND/FINGERPRINT) or run"
+    record = store.find(checkpoint)
+    if record is None:
+        raise UserError(f"anchor: {checkpoint} {_LOST}; {another}")
+    if "model/config.json" not in {file.path for file in record.files}:
+        raise UserError(f"anchor: {checkpoint} is not a checkpoint; {another}")
     return Anchor(checkpoint, f"the anchor {named}")
 
 
-def _promoted_before(registry: ModelRegistry, now: datetime) -> Anchor | None:
-    if not registry.promotions:
-        return None
+def _promoted_before(registry: ModelRegistry, store: Store, now: datetime) -> Anchor | None:
+    """What was promoted `AGE` ago; if that is lost, the nearest older one, else a newer one."""
     old = [one for one in registry.promotions if _age(one.promoted_at, now) >= AGE]
-    promotion = old[-1] if old else registry.promotions[0]
-    return Anchor(promotion.checkpoint, f"the anchor, promoted at {promotion.promoted_at}")
+    newer = [one for one in registry.promotions if one not in old]
+    for promotion in [*reversed(old), *newer]:
+        if store.find(promotion.checkpoint):
+            what = f"the anchor, promoted at {promotion.promoted_at}"
+            return Anchor(promotion.checkpoint, what)
+        logger.warning("anchor: %s %s; another promotion is used", promotion.checkpoint, _LOST)
+    return None
 
 
 def _age(moment: str, now: datetime) -> timedelta:

@@ -12,9 +12,9 @@ from cotpipe.store.records import Reference
 def count_held_out(store: Store, problems: Reference, recipe: Recipe) -> int:
     """The number of problems that an evaluation of the recipe will ask, of these `problems`."""
     shares = recipe.problems.splits.by_name()
-    record = store.find(problems)
-    assert record, "made earlier in this run"
-    table = pq.read_table(store.path(record, PROBLEMS), columns=["problem_id", "split"])
+    table = pq.read_table(
+        store.path(store.require(problems), PROBLEMS), columns=["problem_id", "split"]
+    )
     names, splits = table["problem_id"].to_pylist(), table["split"].to_pylist()
     count: int = sum(
         (split or split_at(position_of(name), shares)) == recipe.evaluation.split

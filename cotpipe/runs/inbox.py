@@ -5,7 +5,7 @@ from typing import Literal
 
 from cotpipe.errors import UserError
 from cotpipe.runs.nights import INBOX, new_files
-from cotpipe.runs.promotion import ModelRegistry, Taken, read_registry, write_registry
+from cotpipe.runs.promotion import ModelRegistry, read_registry, write_registry
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import Storage
@@ -24,18 +24,18 @@ class InboxFile:
 
 
 def list_inbox(store: Store) -> list[InboxFile]:
-    """The files that nightly runs took in, oldest first, then those that the next one will read."""
+    """The files that nightly runs took in or out, oldest first, then those that are new."""
     registry = read_registry(store.storage)
-
-    def of(taken: list[Taken], state: State) -> list[InboxFile]:
-        records = [store.record(file.problems) for file in taken]
-        counts = [record.counts["kept"] if record else None for record in records]
-        return [
-            InboxFile(file.name, state, count, file.problems)
-            for file, count in zip(taken, counts, strict=True)
-        ]
-
-    files = of(registry.taken, "taken in") + of(registry.taken_out, "taken out")
+    records = [store.record(file.problems) for file in registry.taken]
+    files = [
+        InboxFile(
+            file.name,
+            "taken out" if file.out else "taken in",
+            record.counts["kept"] if record else None,
+            file.problems,
+        )
+        for file, record in zip(registry.taken, records, strict=True)
+    ]
     return files + [InboxFile(name, "new") for name in new_files(store.storage, registry)]
 
 
@@ -44,30 +44,28 @@ def take_out(storage: Storage, name: str) -> ModelRegistry:
 
     The caller must hold the lease of the registry. Raises `UserError` if it was not taken in.
     """
-    return _move(storage, name, "taken", "taken_out")
+    return _mark(storage, name, out=True)
 
 
 def put_back(storage: Storage, name: str) -> ModelRegistry:
     """Undo `take_out`. Raises `UserError` if the file was not taken out."""
-    return _move(storage, name, "taken_out", "taken")
+    return _mark(storage, name, out=False)
 
 
-def _move(
-    storage: Storage,
-    name: str,
-    source: Literal["taken", "taken_out"],
-    target: Literal["taken", "taken_out"],
-) -> ModelRegistry:
+def _mark(storage: Storage, name: str, out: bool) -> ModelRegistry:
+    """Files keep their place: the order is that of their age, and newer answers count."""
     registry = read_registry(storage)
     name = name.removeprefix(f"{INBOX}/")
-    files = getattr(registry, source)
-    moved = [file for file in files if file.name == name]
-    if not moved:
-        known = ", ".join(sorted({file.name for file in files})) or "none"
-        was = "in" if source == "taken" else "out"
-        raise UserError(f"no file {name!r} was taken {was}; those that were: {known}")
-    left = [file for file in files if file.name != name]
-    update: dict[str, object] = {source: left, target: [*getattr(registry, target), *moved]}
-    registry = registry.model_copy(update=update)
+    others = {file.name for file in registry.taken if file.out != out}
+    if name not in others:
+        known = ", ".join(sorted(others)) or "none"
+        raise UserError(
+            f"no file {name!r} was taken {'in' if out else 'out'}; those that were: {known}"
+        )
+    taken = [
+        file.model_copy(update={"out": out}) if file.name == name else file
+        for file in registry.taken
+    ]
+    registry = registry.model_copy(update={"taken": taken})
     write_registry(storage, registry)
     return registry

@@ -47,6 +47,7 @@ class Run(BaseModel):
     run_id: Annotated[str, Field(pattern=r"^[0-9a-z-]{1,80}$")]
     recipe: dict[str, Any]
     artifacts: dict[str, str] = {}  # fingerprint by kind, of every planned or finished step
+    needs: list[Reference] = []  # what else it uses: a night's new batches, its anchor
     steps: dict[str, StepRun] = {}
     outcome: Literal["running", "completed", "failed", "interrupted"] = "running"
     error: str | None = None
@@ -107,12 +108,16 @@ class RunLog:
         now = datetime.now(UTC)
         self._storage = storage
         self._writing = threading.Lock()
+        self.is_written = False
+        """Whether this try has recorded anything: what it needs, or how it went."""
         earlier = _find_by_suffix(storage, suffix)
         self.begun = earlier.references if earlier else {}
         """The artifacts that the run had planned or made before it was tried again, by kind."""
         self.run = Run(
             run_id=earlier.run_id if earlier else f"{now:%Y%m%d-%H%M%S}-{suffix}",
             recipe=recipe.model_dump(mode="json"),
+            artifacts=earlier.artifacts if earlier else {},
+            needs=earlier.needs if earlier else [],
             steps=earlier.steps if earlier else {},
             started_at=earlier.started_at if earlier else _text(now),
             host=socket.gethostname(),
@@ -125,9 +130,20 @@ class RunLog:
         """The steps to refresh that the run has not done yet, as far as its record tells."""
         return set(refresh) - self.run.steps.keys()
 
-    def plan(self, artifacts: Iterable[Reference]) -> None:
-        """Record the artifacts that the run needs, so that `gc` keeps them."""
-        self._write(artifacts={reference.kind: reference.fingerprint for reference in artifacts})
+    def plan(self, artifacts: Iterable[Reference], recipe: Recipe | None = None) -> None:
+        """Record the artifacts of the run's steps, so that `gc` keeps them.
+
+        Args:
+            artifacts: One for each step.
+            recipe: The recipe of the steps, if it is another than the run began with.
+        """
+        changes = {"recipe": recipe.model_dump(mode="json")} if recipe else {}
+        planned = {reference.kind: reference.fingerprint for reference in artifacts}
+        self._write(artifacts=planned, **changes)
+
+    def need(self, artifacts: Iterable[Reference]) -> None:
+        """Record what the run uses besides the artifacts of its steps, so that `gc` keeps it."""
+        self._write(needs=list(dict.fromkeys([*self.run.needs, *artifacts])))
 
     def step(self, reference: Reference, reused: bool, seconds: float) -> None:
         """Record the outcome of a step."""
@@ -139,11 +155,13 @@ class RunLog:
 
     @contextmanager
     def heartbeat(self, seconds: float = _SECONDS_BETWEEN_BEATS) -> Iterator[None]:
-        """Rewrite the record at this interval, so that `gc` knows the run to be alive."""
+        """Rewrite the record, once there is one, so that `gc` knows the run to be alive."""
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(seconds):
+                if not self.is_written:
+                    continue
                 try:
                     self._write()
                 except RunError as error:
@@ -167,6 +185,7 @@ class RunLog:
 
     def _write(self, **changes: Any) -> None:
         with self._writing:
+            self.is_written = True
             self.run = self.run.model_copy(update=changes)
             self._storage.replace(
                 f"{FOLDER}/{self.run.run_id}.json", self.run.model_dump_json(indent=2).encode()

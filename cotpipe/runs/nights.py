@@ -23,7 +23,7 @@ def new_files(storage: Storage, registry: ModelRegistry) -> dict[str, str]:
     Hidden files and other file types are ignored: write under a hidden name, and rename the file
     once it is complete. Files that were taken out stay out until their content changes.
     """
-    known = {file.sha256 for file in (*registry.taken, *registry.taken_out)}
+    known = {file.sha256 for file in registry.taken}
     found: dict[str, str] = {}
     for name in sorted(storage.sizes(INBOX)):
         if Path(name).suffix not in SUFFIXES or Path(name).name.startswith("."):
@@ -55,19 +55,40 @@ def take_in(runner: StepRunner, recipe: Recipe, name: str) -> Taken:
         return Taken(name=name, sha256=file_sha256(path), problems=outcome.reference)
 
 
+def batches_of(own: Reference, files: Sequence[Taken]) -> tuple[list[Reference], list[Reference]]:
+    """All batches of problems, oldest first, and those of them whose files were taken out.
+
+    Args:
+        own: The recipe's own problems, the oldest batch.
+        files: Every file that was ever taken in, oldest first.
+    """
+    used = {own, *(file.problems for file in files if not file.out)}
+    batches = list(dict.fromkeys([own, *(file.problems for file in files)]))
+    return batches, [batch for batch in batches if batch not in used]
+
+
 def night_recipe(
-    recipe: Recipe, batches: Sequence[Reference], registry: ModelRegistry, history: int
+    recipe: Recipe,
+    batches: Sequence[Reference],
+    registry: ModelRegistry,
+    history: int,
+    left_out: Sequence[Reference] = (),
 ) -> Recipe:
     """The recipe of a nightly run: starts from the promoted checkpoint, on all batches of problems.
 
     Args:
         recipe: The base recipe.
-        batches: The batches of problems, newest first.
+        batches: The batches of problems, oldest first.
         registry: The model registry, with the promoted checkpoint and earlier nightly runs.
         history: A failure is persistent if the problem failed in this and the previous
             `history` - 1 minings.
+        left_out: Batches whose problems are not used; they only keep the ids of the others.
     """
-    source = {"kind": "stored", "problems": [batch.fingerprint for batch in batches]}
+    source = {
+        "kind": "stored",
+        "problems": [batch.fingerprint for batch in batches],
+        "left_out": [batch.fingerprint for batch in left_out],
+    }
     minings = [night.mining for night in registry.nights if night.mining]
     earlier = minings[max(len(minings) - history + 1, 0) :]
     values = recipe.model_dump()

@@ -37,6 +37,7 @@ class Taken(_Model):
     name: str  # relative to the inbox
     sha256: str  # of the content
     problems: Reference
+    out: bool = False  # taken by mistake, and left alone while its content is the same
 
 
 class Night(_Model):
@@ -55,7 +56,6 @@ class ModelRegistry(_Model):
     promotions: list[Promotion] = []
     undone: list[Promotion] = []
     taken: list[Taken] = []
-    taken_out: list[Taken] = []  # taken by mistake, and left alone while their content is the same
     nights: list[Night] = []
 
     @property
@@ -69,7 +69,7 @@ class ModelRegistry(_Model):
         checkpoints = {promotion.checkpoint for promotion in self.promotions}
         return (
             checkpoints
-            | {file.problems for file in (*self.taken, *self.taken_out)}
+            | {file.problems for file in self.taken}
             | {night.mining for night in self.nights if night.mining}
         )
 
@@ -91,8 +91,7 @@ def read_registry(storage: Storage) -> ModelRegistry:
         why = f"cannot be read ({error.errors()[0]['msg']})" if data else "is empty"
         raise RunError(
             f"{storage.location(_FILE)} {why if data is not None else 'is missing'}, so it is not "
-            "known what is promoted; bring the version before the last change back with: "
-            "cotpipe promote --restore"
+            "known what is promoted; restore its previous version with: cotpipe promote --restore"
         ) from error
 
 
@@ -107,7 +106,7 @@ def write_registry(storage: Storage, registry: ModelRegistry) -> None:
 
 
 def restore_registry(storage: Storage) -> ModelRegistry:
-    """Bring the registry before the last change back; the caller must hold the lease.
+    """Restore the registry's previous version; the caller must hold the lease.
 
     Raises `UserError` if nothing is broken, or there is no valid copy.
     """
@@ -137,20 +136,38 @@ def recorded_night(registry: ModelRegistry, suffix: str) -> Night | None:
     return next((one for one in registry.nights if one.run_id.endswith(f"-{suffix}")), None)
 
 
-def write_night(storage: Storage, night: Night, taken: Sequence[Taken]) -> ModelRegistry:
+def write_night(
+    storage: Storage, night: Night, taken: Sequence[Taken], start: Reference | None
+) -> ModelRegistry:
     """Record a nightly run, the files it ingested, and its promotion, if any. Idempotent.
 
-    Raises `RunError` if the run is recorded with another result, which is kept.
+    Args:
+        storage: The storage of the store; the caller must hold the lease of the registry.
+        night: The nightly run.
+        taken: The files that it ingested.
+        start: The checkpoint that was promoted when it began, if any: what it was compared with.
+
+    Raises:
+        RunError: The run is recorded with another result, which is kept, or another checkpoint has
+            been promoted since it began.
     """
     registry = read_registry(storage)
     for one in registry.nights:
         if one.run_id == night.run_id:
-            if one.candidate != night.candidate or not set(taken) <= set(registry.taken):
+            known = {file.sha256 for file in registry.taken}
+            if one.candidate != night.candidate or not {file.sha256 for file in taken} <= known:
                 raise RunError(
                     f"night {night.run_id} has been written down with the candidate {one.candidate}, "
                     f"which counts; {night.candidate} and its files are left for the next night"
                 )
             return registry
+    promoted = registry.promoted.checkpoint if registry.promoted else None
+    if promoted != start:
+        raise RunError(
+            f"night {night.run_id} compared its candidate with {start or 'the student'}, but "
+            f"{promoted or 'nothing'} is promoted now; nothing was promoted, and its files are left "
+            "for the next night"
+        )
     registry = registry.model_copy(
         update={"nights": [*registry.nights, night], "taken": [*registry.taken, *taken]}
     )

@@ -36,7 +36,7 @@ def promote(
     ] = False,
     restore: Annotated[
         bool,
-        typer.Option("--restore", help="Bring the registry before its last change back."),
+        typer.Option("--restore", help="Restore the registry's previous version."),
     ] = False,
     store: StoreOption = None,
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
+from cotpipe.runs.garbage import collect_garbage, find_garbage
 from cotpipe.runs.log import read_runs
 from cotpipe.runs.promotion import (
     REGISTRY,
@@ -30,6 +31,7 @@ from cotpipe.store.leases import Contender
 from cotpipe.store.records import Reference
 from cotpipe.store.storage import LocalStorage
 from flows.nightly import nightly
+from tasks.nights import decide
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 from tests.helpers.polling import polls
 
@@ -99,9 +101,9 @@ def test_a_night_with_too_few_held_out_problems_says_so_before_it_trains(store, 
     assert "equal checkpoints pass from 189 on" in caplog.text
 
 
-def test_a_week_of_nights(store, recipe):
+def test_a_week_of_nights(store, recipe, monkeypatch):
     first = from_monday_to_friday(store, recipe)
-    second = on_saturday(store, recipe, first)
+    second = on_saturday(store, recipe, first, monkeypatch)
     assert second.checkpoint != first
     on_sunday(store, recipe)
     promoted_by_hand(store, first)
@@ -134,6 +136,7 @@ def from_monday_to_friday(store: Path, recipe: Recipe) -> Reference:
     name, why = night(recipe)
     assert name == "Skipped"
     assert "wednesday.jsonl does not end with a newline" in why
+    assert len(read_runs(storage)) == 1  # a night with nothing to do leaves no record
     assert read_registry(storage).promoted.checkpoint == first
 
     # Thursday: it is whole now, and its answers are wrong: the student gets worse at what it could do.
@@ -152,7 +155,9 @@ def from_monday_to_friday(store: Path, recipe: Recipe) -> Reference:
     return first
 
 
-def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
+def on_saturday(
+    store: Path, recipe: Recipe, first: Reference, monkeypatch: pytest.MonkeyPatch
+) -> Promotion:
     """New problems, and the night is killed in training; the next try goes on from its training state."""
     storage = LocalStorage(store)
     for path in (store / "inbox").glob("wednesday*"):
@@ -165,7 +170,9 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
     before = {path.name for path in store.glob("stage1/*/training-state/*.json")}
     assert before
     student = f"store:{read_runs(storage)[0].references['student']}"
-    name, why = night(recipe, anchor=student)
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.nightly.decide", decide_beside_gc)
+        name, why = night(recipe, anchor=student)
     assert name == "Promoted", why
     assert "against the promoted checkpoint: accuracy" in why
     assert f"against the anchor {student}: accuracy" in why
@@ -176,6 +183,19 @@ def on_saturday(store: Path, recipe: Recipe, first: Reference) -> Promotion:
     assert len(last.recipe["mining"]["history"]) == 2
     assert registry.promoted
     return registry.promoted
+
+
+def decide_beside_gc(*arguments: Any, **options: Any) -> Any:
+    """`decide`, after two `gc` that remove at once whatever no live run names."""
+    store = open_store(Settings())
+    assert read_runs(store.storage)[-1].outcome == "running"
+    for _ in range(2):
+        look, garbage = find_garbage(store, keep_runs=0, grace=0)
+        collect_garbage(store, look, garbage)
+    _, artifacts, last, taken, compared, *_ = arguments
+    for one in (artifacts[last], *compared.values(), *(file.problems for file in taken)):
+        assert store.find(one), one
+    return decide(*arguments, **options)
 
 
 def on_sunday(store: Path, recipe: Recipe) -> None:
@@ -238,14 +258,14 @@ def test_a_night_that_is_retried_after_it_was_written_down_keeps_what_was_writte
     store, recipe, monkeypatch
 ):
     storage, candidate = LocalStorage(store), Reference(kind="stage3", fingerprint="1" * 32)
-    for run_id, promoted in (
-        ("20260101-020000-0123abcd", True),
-        ("20260102-020000-4567abcd", False),
+    for run_id, promoted, start in (
+        ("20260101-020000-0123abcd", True, None),
+        ("20260102-020000-4567abcd", False, candidate),
     ):
         written = Night(
             run_id=run_id, mining=None, candidate=candidate, promoted=promoted, why="so it was"
         )
-        registry = write_night(storage, written, [])
+        registry = write_night(storage, written, [], start)
     (store / "inbox" / "late.jsonl").write_text(problems(100, 60, 7))
     for suffix, name in (("0123abcd", "Promoted"), ("4567abcd", "Kept")):
         monkeypatch.setattr("flows.nightly.run_suffix", lambda suffix=suffix: suffix)

@@ -102,6 +102,17 @@ def test_a_checkpoint_that_writes_nothing_is_no_measure_of_length():
     assert keeps_length([0.0] * 500, [9.0] * 500, 0.05, 200).decision == "kept back"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "longest"),
+    [([1] * 5, [1] * 5, 1_000_000), ([0] * 199 + [1], [0] * 200, 32768)],
+)
+def test_answers_too_short_to_bound_any_growth_are_told_and_promote_nothing(before, after, longest):
+    verdict = keeps_length(before, after, 0.05, longest)
+    assert verdict.decision == "cannot decide"
+    assert "no growth can be excluded" in verdict.why
+    assert "inf" not in verdict.why
+
+
 def test_the_bound_of_the_growth_holds_although_few_answers_run_away():
     # One answer in a hundred runs to the limit, which is the whole growth of 5 %: Student's interval
     # promotes in 10 % of such draws.

@@ -123,9 +123,25 @@ def test_any_text_is_one_code_span(text):
     assert (span.type, span.content) == ("code_inline", shown)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u200bb", r"a\u200bb"),
+        ("a\u00adb", r"a\xadb"),
+        ("a\u2060b", r"a\u2060b"),
+        ("a\U000e0041b", r"a\U000e0041b"),
+        ("a\u3164b\ufe00\u200d", r"a\u3164b\ufe00\u200d"),
+        *[(text, text) for text in ("👩‍🚀", "❤️", "❤️‍🔥", "1️⃣", "می‌خواهم", "क्‍ष")],
+    ],
+)
+def test_what_has_no_width_is_shown_except_where_a_script_or_an_emoji_needs_it(text, shown):
+    assert visible(text) == shown
+
+
 @given(text=TEXTS)
 def test_what_is_visible_can_be_written_and_moves_nothing(text):
     shown = visible(text)
+    assert visible(shown) == shown
     shown.encode()
     assert not {unicodedata.category(char) for char in shown.replace("\n", "").replace("\t", "")} & {
         "Cc", "Cs", "Zl", "Zp",

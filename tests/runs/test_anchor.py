@@ -78,3 +78,30 @@ def test_an_anchor_can_be_named_by_its_artifact_or_its_run(store, checkpoints):
 def test_an_anchor_that_is_not_there_is_told_before_the_night_trains(store, named, part):
     with pytest.raises(UserError, match=part):
         anchor_of(ModelRegistry(), named, store, NOW)
+
+
+@pytest.mark.parametrize("kind", ["rationales", "evaluation-stage1"])
+def test_an_anchor_that_is_no_checkpoint_is_told_before_the_night_trains(store, kind):
+    reference = next(iter(store.records(kind))).reference
+    with pytest.raises(UserError, match=f"anchor: {reference} is not a checkpoint"):
+        anchor_of(ModelRegistry(), f"store:{reference}", store, NOW)
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ({1}, 0),  # the next older one
+        ({0, 1}, 2),  # no older one is left: the next newer one
+        ({0, 1, 2}, None),  # only the promoted one is left, which counts anyway
+        ({0, 1, 2, 3}, None),  # the step that fetches the promoted one says so
+    ],
+)
+def test_a_lost_checkpoint_of_a_month_ago_is_replaced_by_another_promotion(
+    store, checkpoints, caplog, monkeypatch, lost, expected
+):
+    gone = {checkpoints[one] for one in lost}
+    find = store.find
+    monkeypatch.setattr(store, "find", lambda one: None if one in gone else find(one))
+    anchor = anchor_of(promoted(checkpoints, 60, 40, 20, 1), None, store, NOW)
+    assert (anchor and anchor.checkpoint) == (None if expected is None else checkpoints[expected])
+    assert f"anchor: {checkpoints[1]} is not in the store, or damaged" in caplog.text

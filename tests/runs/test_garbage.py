@@ -81,6 +81,20 @@ def test_what_nothing_needs_is_set_aside_first_and_removed_after_the_grace_perio
     assert store.storage.files("") == {}
 
 
+def test_what_a_night_needs_beside_its_own_steps_is_kept_until_it_ends(store):
+    """A batch of problems, the student that is its anchor: of kinds that its steps have, too."""
+    problems = [commit(store, reference("problems", digit)).reference for digit in "12"]
+    students = [commit(store, reference("student", digit)).reference for digit in "12"]
+    log = begun(store, problems[0], students[0])
+    log.need([problems[1]])
+    log.need([students[1]])
+    gc_until_all_is_gone(store)
+    assert all(store.find(one) for one in problems + students)
+    log.finish("completed")
+    gc_until_all_is_gone(store)
+    assert not any(store.find(one) for one in problems + students)
+
+
 def test_a_run_that_started_long_ago_and_lives_keeps_what_it_planned(store):
     problems = commit(store, reference("problems"))
     lessons = commit(store, reference("lessons"), inputs={"problems": "1" * 32})

@@ -1,10 +1,12 @@
 """How many held-out problems there are is known before anything is trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from cotpipe.errors import RunError
 from cotpipe.progress import Silent
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.held_out import count_held_out
@@ -41,3 +43,6 @@ def test_as_many_are_announced_as_the_lessons_hold_out(tmp_path, most):
     held_out = outcome.record.counts[f"{recipe.evaluation.split} problems"]
     assert held_out > 5
     assert count_held_out(runner.store, found["problems"], recipe) == (most or held_out)
+    shutil.rmtree(tmp_path / str(found["problems"]))
+    with pytest.raises(RunError, match=str(found["problems"])):
+        count_held_out(runner.store, found["problems"], recipe)

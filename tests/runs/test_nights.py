@@ -14,7 +14,7 @@ from cotpipe.errors import UserError
 from cotpipe.progress import Silent
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.inbox import list_inbox, put_back, take_out
-from cotpipe.runs.nights import INBOX, new_files, night_recipe, take_in
+from cotpipe.runs.nights import INBOX, batches_of, new_files, night_recipe, take_in
 from cotpipe.runs.promotion import ModelRegistry, Night, Taken, read_registry, write_registry
 from cotpipe.settings import Settings
 from cotpipe.steps import problems, student
@@ -81,7 +81,7 @@ def test_a_file_is_taken_back_out_of_what_nights_train_on(runner):
     write_registry(storage, ModelRegistry(taken=taken))
     take_out(storage, "inbox/bad.jsonl")
     registry = read_registry(storage)
-    assert [file.name for file in registry.taken] == ["good.jsonl"]
+    assert [file.name for file in registry.taken if not file.out] == ["good.jsonl"]
     assert taken[1].problems in registry.references  # it can be put back
     assert list(new_files(storage, registry)) == []
     put(runner, "next.jsonl", "How many more?")
@@ -91,7 +91,18 @@ def test_a_file_is_taken_back_out_of_what_nights_train_on(runner):
     put(runner, "bad.jsonl", "How many, corrected?")
     assert list(new_files(storage, registry)) == ["bad.jsonl", "next.jsonl"]
     put_back(storage, "bad.jsonl")
-    assert [file.name for file in read_registry(storage).taken] == list(names)
+    assert read_registry(storage).taken == taken
+
+
+def test_a_file_that_is_put_back_is_no_newer_than_its_corrections(runner):
+    names = ("first.jsonl", "corrected.jsonl")
+    for name in names:
+        put(runner, name, f"How many in {name}?")
+    taken = [take_in(runner, Recipe(), name) for name in names]
+    write_registry(runner.store.storage, ModelRegistry(taken=taken))
+    take_out(runner.store.storage, "first.jsonl")
+    put_back(runner.store.storage, "first.jsonl")
+    assert read_registry(runner.store.storage).taken == taken  # the order is that of their age
 
 
 @pytest.mark.parametrize(
@@ -216,6 +227,47 @@ def test_a_correction_of_a_held_out_problem_stays_held_out(tmp_path):
     assert [
         (one.problem_id, one.answer, one.split) for one in found if isinstance(one, Problem)
     ] == [("0", "8", "test")]
+
+
+def test_taking_a_file_out_changes_no_id_and_no_answer_of_the_others(tmp_path):
+    first, second, third = ("a" * 32, "b" * 32, "c" * 32)
+    rows = {
+        first: [Problem(str(i), f"How many {i}?", "7", []) for i in range(4)],
+        second: [Problem("0", "How many 0?", "100", [])]
+        + [Problem(str(i), f"How much {i}?", "8", []) for i in range(1, 4)],
+        third: [Problem("9", "How many 0?", "9", [])],
+    }
+    for name, problems_of_it in rows.items():
+        write_rows(tmp_path / f"{name}.parquet", Problem, problems_of_it)
+    reading = Reading(1, stored=lambda reference, _: tmp_path / f"{reference.fingerprint}.parquet")
+
+    def found(*left_out: str) -> dict[str, tuple[str, str]]:
+        read = StoredSource(problems=tuple(rows), left_out=left_out).read(reading)
+        return {
+            one.question: (one.problem_id, one.answer) for one in read if isinstance(one, Problem)
+        }
+
+    every = found()
+    assert every["How many 0?"] == ("0", "9")
+    assert every["How much 1?"] == (f"1@{second[:8]}", "8")
+    left = {one.question for one in rows[second]}
+    assert found(first) == {question: every[question] for question in every if question in left}
+    assert found(third) == every | {"How many 0?": ("0", "100")}
+    assert found(second, third) == {one.question: (one.problem_id, "7") for one in rows[first]}
+
+
+def test_a_night_tells_the_problems_that_are_in_use_from_those_taken_out():
+    own, good, bad = (Reference(kind="problems", fingerprint=digit * 32) for digit in "abc")
+    taken = [
+        Taken(name="bad.jsonl", sha256="1", problems=bad, out=True),
+        Taken(name="good.jsonl", sha256="2", problems=good),
+        Taken(name="copy-of-own.jsonl", sha256="3", problems=own, out=True),
+    ]
+    batches, left_out = batches_of(own, taken)
+    recipe = night_recipe(Recipe(), batches, ModelRegistry(), 3, left_out)
+    assert recipe.problems.source == StoredSource(
+        problems=("a" * 32, "c" * 32, "b" * 32), left_out=("c" * 32,)
+    )
 
 
 def test_a_checkpoint_that_is_gone_is_told_with_the_way_out(runner):

@@ -46,21 +46,32 @@ def test_a_night_is_written_down_once(tmp_path):
     taken = Taken(
         name="new.jsonl", sha256="5" * 64, problems=Reference(kind="problems", fingerprint="4" * 32)
     )
-    once = write_night(storage, night, [taken])
-    assert write_night(storage, night, [taken]) == once == read_registry(storage)
+    once = write_night(storage, night, [taken], None)
+    assert write_night(storage, night, [taken], None) == once == read_registry(storage)
     assert (len(once.nights), len(once.taken), len(once.promotions)) == (1, 1, 1)
     kept = night.model_copy(update={"run_id": "run-2", "promoted": False})
-    assert write_night(storage, kept, []).promotions == once.promotions
+    assert write_night(storage, kept, [], FIRST).promotions == once.promotions
 
 
 def test_the_second_result_of_a_night_that_was_written_down_is_not_dropped_in_silence(tmp_path):
     storage = LocalStorage(tmp_path)
     night = Night(run_id="run-1", mining=None, candidate=FIRST, promoted=True, why="better")
-    once = write_night(storage, night, [])
+    once = write_night(storage, night, [], None)
     other = night.model_copy(update={"candidate": SECOND})
     with pytest.raises(RunError, match=f"with the candidate {FIRST}, which counts; {SECOND} and"):
-        write_night(storage, other, [])
+        write_night(storage, other, [], None)
     assert read_registry(storage) == once
+
+
+@pytest.mark.parametrize("start", [None, SECOND])
+def test_a_night_promotes_nothing_over_a_checkpoint_that_it_was_not_compared_with(tmp_path, start):
+    storage = LocalStorage(tmp_path)
+    before = ModelRegistry().with_promotion(FIRST, "by-hand", "")
+    write_registry(storage, before)
+    night = Night(run_id="run-1", mining=None, candidate=SECOND, promoted=True, why="better")
+    with pytest.raises(RunError, match=f"but {FIRST} is promoted now"):
+        write_night(storage, night, [], start)
+    assert read_registry(storage) == before
 
 
 @pytest.mark.parametrize("content", [b"", b'{"promotions": [{}]}', b'{"promo', None])
@@ -78,7 +89,11 @@ def test_a_broken_registry_never_reads_as_nothing_promoted_and_can_be_brought_ba
     else:
         storage.replace(f"{REGISTRY}/promoted.json", content)
     night = Night(run_id="run-3", mining=None, candidate=SECOND, promoted=True, why="")
-    for use in (read_registry, lambda storage: write_night(storage, night, []), undo_promotion):
+    for use in (
+        read_registry,
+        lambda storage: write_night(storage, night, [], None),
+        undo_promotion,
+    ):
         with pytest.raises(RunError, match=r"promoted\.json .*cotpipe promote --restore"):
             use(storage)
     assert restore_registry(storage) == before == read_registry(storage)

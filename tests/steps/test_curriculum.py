@@ -142,10 +142,13 @@ def test_the_form_takes_the_steps_of_any_recipe_and_says_which_there_are():
 
 @pytest.mark.parametrize("name", ["until", "refresh"])
 def test_a_step_that_the_recipe_does_not_have_is_refused_before_anything_is_made(name, tmp_path):
+    from cotpipe.runs.log import RunLog
     from flows.curriculum import run_steps
 
     store = Store(LocalStorage(tmp_path))
     asked: dict[str, Any] = {name: "stage9" if name == "until" else ["stage9"]}
+    recipe = load_recipe("demo")
+    log = RunLog(store.storage, recipe, suffix="0123abcd")
     with pytest.raises(UserError, match="'stage9'; the steps are: problems, student, .*report"):
-        run_steps(store, load_recipe("demo"), **asked)
+        run_steps(store, recipe, log, **asked)
     assert not list(tmp_path.iterdir())

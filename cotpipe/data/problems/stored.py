@@ -18,24 +18,33 @@ CORRECTED = "corrected answer"
 """Reason to reject a row whose question has another answer in a newer row."""
 
 
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
 @sources.register("stored")
 class StoredSource(Source):
     """Problems from one or more artifacts in the store, as used by nightly runs."""
 
     kind: Literal["stored"] = "stored"
-    problems: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], ...] = Field(
+    problems: tuple[_Fingerprint, ...] = Field(
         min_length=1,
         description="Fingerprints of `problems` artifacts; problems of the last one are used first",
     )
+    left_out: tuple[_Fingerprint, ...] = Field(
+        default=(),
+        description="Those of them whose problems are not used; ids stay as if they were",
+    )
     checked: ClassVar[bool] = True
+    added_later: ClassVar[frozenset[str]] = frozenset({"left_out"})
 
     @override
     def read(self, reading: Reading) -> Iterator[Problem | Reject]:
         """The problems of all batches, each question once.
 
         The same question with another answer is a correction: the newest answer counts, with the id
-        and the held-out split of the first. An id that another question has is told apart by the
-        batch it comes from.
+        and the held-out split of the first. An id that another question has is qualified by the
+        batch it comes from. Batches that are left out still decide ids and splits, so that a problem
+        that was trained on does not become a held-out one.
         """
         files = [
             reading.stored(Reference(kind="problems", fingerprint=fingerprint), PROBLEMS)
@@ -43,6 +52,8 @@ class StoredSource(Source):
         ]
         questions, is_same = self._questions(files, reading), reading.answers.match
         for number, (batch, problem) in enumerate(_rows(files)):
+            if self._leaves_out(batch):
+                continue
             question = questions[_key(problem)]
             if question.row == number:
                 split = problem.split or question.split
@@ -60,14 +71,19 @@ class StoredSource(Source):
         owners: dict[str, bytes] = {}  # the question that has an id
         for number, (batch, problem) in enumerate(_rows(files)):
             key, problem_id = _key(problem), problem.problem_id
-            if question := questions.get(key):
-                if not reading.answers.match(problem.answer, question.answer):
-                    question.answer, question.row = problem.answer, number
+            if key not in questions:
+                if owners.setdefault(problem_id, key) != key:
+                    problem_id = f"{problem_id}@{self.problems[batch][:8]}"
+                questions[key] = _Question(problem_id, problem.split)
+            question = questions[key]
+            if self._leaves_out(batch):
                 continue
-            if owners.setdefault(problem_id, key) != key:
-                problem_id = f"{problem_id}@{self.problems[batch][:8]}"
-            questions[key] = _Question(problem_id, problem.answer, number, problem.split)
+            if question.row is None or not reading.answers.match(problem.answer, question.answer):
+                question.answer, question.row = problem.answer, number
         return questions
+
+    def _leaves_out(self, batch: int) -> bool:
+        return self.problems[batch] in self.left_out
 
 
 @dataclass
@@ -75,9 +91,9 @@ class _Question:
     """What counts for a question: the id it got first, the newest answer, and where that stands."""
 
     problem_id: str
-    answer: str
-    row: int
     split: str | None
+    answer: str = ""
+    row: int | None = None  # None as long as all batches with it are left out
 
 
 def _rows(files: list[Path]) -> Iterator[tuple[int, Problem]]:
