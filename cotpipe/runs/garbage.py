@@ -75,6 +75,7 @@ class Look:
         self._forgotten = [run for run in old if not self._may_go_on(run)]
         self.kept_runs = [run for run in runs if run not in self._forgotten]
         self._records: dict[Reference, Record | None] = {}
+        self._refreshes = self._read_refreshes()
         self.needed: set[Reference] = set()
         registry = read_registry(store.storage).references
         self.add_needed(registry | self._in_progress() | self._named_by(self.kept_runs))
@@ -86,7 +87,8 @@ class Look:
             if reference is None or self._is_in_progress(files):
                 continue
             if reference not in self.needed:
-                yield self._set_aside(folder, "no kept run needs it", files, SET_ASIDE)
+                if own := self._without_pointer(folder, files):
+                    yield self._set_aside(folder, "no kept run needs it", own, SET_ASIDE)
             elif RECORD not in files or self._records[reference]:
                 yield from self._old_parts(reference, files)
         runs = {f"{run.run_id}.json" for run in self._forgotten}
@@ -131,6 +133,29 @@ class Look:
         if REFRESHED in files:
             found.add(self._store.latest(reference))
         return found
+
+    def _read_refreshes(self) -> dict[str, set[Reference]]:
+        """What has replaced an artifact, by the folder of the artifact."""
+        found = {folder: reference_of_folder(folder) for folder in self.folders}
+        chosen = {
+            folder: reference
+            for folder, reference in found.items()
+            if reference and REFRESHED in self.folders[folder]
+        }
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            return dict(zip(chosen, pool.map(self._store.refreshes, chosen.values()), strict=True))
+
+    def _without_pointer(self, folder: str, files: Files) -> Files:
+        """The files but for the one that names the refreshed artifact, while there is any."""
+        refreshes = self._refreshes.get(folder, set())
+        stored = any(str(one) in self.folders for one in refreshes)
+        if stored or refreshes & self.needed:
+            return {name: info for name, info in files.items() if name != REFRESHED}
+        return files
+
+    def is_pointer_needed(self, folder: str) -> bool:
+        """Whether a run has come to need what has replaced an artifact."""
+        return bool(self._refreshes.get(folder, set()) & self.needed)
 
     def _may_go_on(self, run: Run) -> bool:
         written = self.files.get(f"{FOLDER}/{run.run_id}.json")  # None: it has just begun
@@ -292,6 +317,8 @@ def _still_garbage(store: Store, look: Look, items: Sequence[Garbage]) -> list[G
             return not written.intersection(item.files)
         folder = f"{kind}/{fingerprint}"
         if item.mark and reference_of_folder(folder) in look.needed:
+            return False
+        if f"{folder}/{REFRESHED}" in item.files and look.is_pointer_needed(folder):
             return False
         return store.storage.files(folder) == look.folders[folder]
 

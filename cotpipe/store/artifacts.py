@@ -86,10 +86,7 @@ class Store(Artifacts):
 
     def _next_refresh(self, reference: Reference) -> Reference:
         """The reference of an artifact's next refresh; stable until `put_in_place` is called."""
-        number = self._num_refreshes(reference) + 1
-        return Reference(
-            kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number])
-        )
+        return _refresh(reference, self._num_refreshes(reference) + 1)
 
     def within(self, shard: Reference, refreshed: Reference) -> Reference:
         """The reference of a shard in the refresh of its step; one however often that is tried."""
@@ -102,6 +99,11 @@ class Store(Artifacts):
         """Make `latest` return the refreshed artifact from now on."""
         entry = {"fingerprint": refreshed.fingerprint, "number": self._num_refreshes(reference) + 1}
         self.storage.replace(f"{reference}/{REFRESHED}", json.dumps(entry).encode())
+
+    def refreshes(self, reference: Reference) -> set[Reference]:
+        """All artifacts that have replaced this one, the latest among them."""
+        numbers = range(1, self._num_refreshes(reference) + 1)
+        return {self.latest(reference), *(_refresh(reference, number) for number in numbers)}
 
     def _num_refreshes(self, reference: Reference) -> int:
         data = self.storage.read(f"{reference}/{REFRESHED}")
@@ -189,6 +191,11 @@ class Store(Artifacts):
         record = self.record(reference)
         if record and self.is_marked_damaged(record):
             self.storage.remove(f"{reference}/{RECORD}")
+
+
+def _refresh(reference: Reference, number: int) -> Reference:
+    fingerprint = digest([reference.fingerprint, "refresh", number])
+    return Reference(kind=reference.kind, fingerprint=fingerprint)
 
 
 def open_storage(settings: Settings) -> Storage:

@@ -140,6 +140,43 @@ def fail(work) -> dict[str, int]:
     raise RunError("the server is away")
 
 
+def test_a_refreshed_artifact_is_found_and_refreshed_again_after_a_collection(store):
+    """What it has replaced goes, for no run names that; the file that names the new one stays."""
+    asked = []
+
+    def answer(work) -> dict[str, int]:
+        asked.append(len(asked))
+        return write(work)
+
+    shard = Step(SHARDS, 1, (), lambda recipe: {"requests": 1}, answer)
+
+    def generate(work) -> dict[str, int]:
+        list(work.shards([shard], "file", lambda number: None))
+        return write(work)
+
+    step = Step("rationales", 1, (), lambda recipe: {}, generate)
+    runner = StepRunner(store, Settings(), Silent())
+    plain = runner.run(step, Recipe(), {}).reference
+    outcomes = [runner.run(step, Recipe(), {}, refresh=True).reference for _ in range(2)]
+    for named in outcomes:  # the first by an older run; the second's name must not be lost then
+        log = begun(store, named)
+        for _ in range(4):
+            pass_time(store, 2 * DAY)
+            log.plan([named])
+            gc(store)
+        assert store.find(plain) is None
+        assert store.latest(plain) == outcomes[-1]
+        log.finish("completed")
+        store.storage.remove("runs")
+        runner.run(step, Recipe(), {})
+    assert len(asked) == 4  # the second was collected, and made again under its name
+    latest = runner.run(step, Recipe(), {}, refresh=True)
+    assert (latest.reused, latest.reference in outcomes, len(asked)) == (False, False, 5)
+    for _ in range(3):
+        gc_until_all_is_gone(store)
+    assert store.storage.files("") == {}
+
+
 def test_the_batches_of_a_night_are_kept_from_its_start(store):
     """Nothing but the night's recipe names them until its first step is done."""
     batches = [commit(store, reference("problems", digit)) for digit in "12"]
