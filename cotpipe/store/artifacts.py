@@ -147,10 +147,14 @@ class Store(Artifacts):
                     self.storage.remove(f"{reference}/{attempt}")
 
     def note_needs(self, reference: Reference, needs: Iterable[Reference]) -> None:
-        """Name the artifacts that a build in progress reads, so that `gc` keeps them."""
-        listed = [str(need) for need in needs]
+        """Name further artifacts that a build in progress reads, so that `gc` keeps them.
+
+        What was named before stays so until the commit: an interrupted build comes back to it.
+        """
+        listed = {str(need) for need in needs}
         if listed:
-            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(listed).encode())
+            listed |= {str(need) for need in self.needs(reference)}
+            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(sorted(listed)).encode())
 
     def needs(self, reference: Reference) -> set[Reference]:
         """The artifacts that an interrupted build, or one in progress, reads."""

@@ -131,6 +131,30 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
     assert len(store.records(SHARDS)) == 1
 
 
+def test_shards_of_earlier_rounds_of_a_generation_under_way_are_kept(store):
+    """The teacher asks in rounds; what the first round has cost is not lost in the second."""
+    shards = [
+        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, write)
+        for number in range(2)
+    ]
+    problems = commit(store, reference("problems")).reference
+
+    def generate(work) -> dict[str, int]:
+        for shard in shards:
+            list(work.shards([shard], "file", lambda number: None))
+        for _ in range(3):
+            pass_time(store, 2 * DAY)
+            for lease in store.storage.root.glob("rationales/*/lease-*"):
+                os.utime(lease)  # its heartbeat
+            gc(store)
+        assert len(store.records(SHARDS)) == 2
+        assert store.check(problems)
+        return write(work)
+
+    step = Step("rationales", 1, ("problems",), lambda recipe: {}, generate)
+    StepRunner(store, Settings(), Silent()).run(step, Recipe(), {"problems": problems})
+
+
 def write(work) -> dict[str, int]:
     (work.output / "file").write_text("text")
     return {}
