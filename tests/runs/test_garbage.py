@@ -1,6 +1,7 @@
 """What `gc` may take: never what a run uses, plans, or is about to use, whenever it started."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.garbage import collect_garbage, find_garbage
-from cotpipe.runs.log import RunLog
+from cotpipe.runs.log import FOLDER, RunLog
+from cotpipe.runs.nights import INBOX
+from cotpipe.runs.promotion import REGISTRY
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store
 from cotpipe.store.leases import Contender
-from cotpipe.store.records import SET_ASIDE, SHARDS, Record, Reference
+from cotpipe.store.records import RESERVED, SET_ASIDE, SHARDS, Record, Reference
 from cotpipe.store.storage import LocalStorage
 
 DAY = 24 * 3600.0
@@ -283,6 +286,38 @@ def test_leftovers_and_damaged_attempts_of_needed_artifacts_go_when_they_are_old
     log.plan([one.reference])
     assert f"{one.folder}" in gc(store)
     assert store.check(one.reference) == again
+
+
+def test_files_of_users_with_names_like_artifacts_stay_where_they_are(store, caplog):
+    """Files in the inbox, copies of artifacts and other files of theirs, whatever they are named."""
+    one = commit(store, reference("problems"))
+    root, name = store.storage.root, "d" * 32
+    for path in (f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("{}")
+    shutil.copytree(root / str(one.reference), root / "backup" / one.fingerprint)
+    theirs = [name for name in store.storage.files("") if not name.startswith("problems")]
+    assert store.records() == [one]  # and so `sql` counts no row twice
+    assert f"backup/{one.fingerprint} is a copy of {one.reference}" in caplog.text
+    gc_until_all_is_gone(store)
+    assert sorted(store.storage.files("")) == sorted(theirs)
+    assert f"pictures/{name} holds files that are not of this store" in caplog.text
+
+
+def test_no_artifact_has_the_name_of_another_folder_of_the_store():
+    assert {INBOX, REGISTRY, FOLDER} == RESERVED
+
+
+def test_what_an_interrupted_collection_left_of_an_artifact_goes(store):
+    """Without its record, only the names of the files tell whose they are."""
+    one = commit(store, reference("problems"))
+    store.note_needs(one.reference, [reference("lessons")])
+    for name in ("training-state/00000001.json", "lease-3.json", "damaged-01234567.json"):
+        store.storage.replace(f"{one.reference}/{name}", b"{}")
+    store.storage.remove(f"{one.reference}/record.json")
+    pass_time(store, 2 * DAY)
+    gc_until_all_is_gone(store)
+    assert store.storage.files("") == {}
 
 
 def test_an_old_run_is_set_aside_too_and_a_larger_number_of_kept_runs_takes_it_back(store):
