@@ -12,15 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from cotpipe.errors import TransientError
+from cotpipe.store.downloads import download
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import SMALL_BYTES, Storage, file_sha256, local_files
+from cotpipe.store.storage import Storage, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
-_DOWNLOADS = 3
 
 
 class Cache:
@@ -85,32 +84,12 @@ class Cache:
         part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._download(f"{record.folder}/{file.path}", file, part):
+            if not download(self._storage, f"{record.folder}/{file.path}", file, part):
                 return False
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         return True
-
-    def _download(self, name: str, file: StoredFile, part: Path) -> bool:
-        """Download a file until it is right, or two downloads agree that it is damaged."""
-        wrong: set[str] = set()
-        for _ in range(_DOWNLOADS):
-            data = self._storage.read(name) if file.size <= SMALL_BYTES else None
-            if data is not None:
-                part.write_bytes(data)  # one call in place of two
-            else:
-                self._storage.fetch(name, part)
-            found = file_sha256(part)
-            if found == file.sha256:
-                return True
-            if found in wrong and part.stat().st_size == file.size:
-                return False
-            wrong.add(found)
-        raise TransientError(
-            f"{name}: {_DOWNLOADS} downloads from {self._storage.address} were incomplete or "
-            "differed; check the network, then run again"
-        )
 
     def _make_room(self, num_bytes: int) -> None:
         entries = {path: _num_bytes(path) for path in self._oldest_first()}

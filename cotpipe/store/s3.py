@@ -146,6 +146,8 @@ class S3Storage(Storage):
         ):
             while part := stream.read(_PART_BYTES):
                 digest.update(part)
+            if stream.tell() != stream.size:
+                raise OSError(f"{name} was cut off after {stream.tell()} bytes")
         return digest.hexdigest()
 
     @override

@@ -7,20 +7,22 @@ import pytest
 from cotpipe.errors import RunError, TransientError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.runs.doctor import examine
+from cotpipe.runs.upkeep import Checked, verify
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import Contender
 from cotpipe.store.records import Record, Reference
+from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
 from tests.helpers.servers import BadDownloads, NoConditions
 
 CONTENT = bytes(range(256)) * 4
 
 
-def committed(server: str, folder: Path, address: str) -> Record:
+def committed(server: str, folder: Path, address: str, content: bytes = CONTENT) -> Record:
     store = open_store(s3_settings(server, folder / "first", address))
     reference = Reference(kind="stage1", fingerprint="a" * 32)
     with store.draft(reference) as draft:
-        (draft.path / "weights").write_bytes(CONTENT)
+        (draft.path / "weights").write_bytes(content)
         record = Record(
             kind=reference.kind, fingerprint=reference.fingerprint, attempt=draft.attempt, step_version=1, fields={},
             inputs={}, counts={}, files=[], versions={}, made_at="2026-01-01T00:00:00+00:00", seconds=0.0,
@@ -41,6 +43,33 @@ def test_a_bad_download_is_repeated_and_condemns_nothing(rclone, tmp_path, fault
         assert read(store, record) == CONTENT
         assert proxy.lost == [*faults]
         assert store.check(record.reference) == record
+
+
+@pytest.mark.parametrize("content", [CONTENT, CONTENT * 5000], ids=["small", "large"])
+def test_a_bad_download_during_verify_condemns_nothing_and_damage_does(rclone, tmp_path, content):
+    address = f"s3://bucket/verified-{len(content)}"
+    record = committed(rclone, tmp_path, address, content)
+    with BadDownloads(rclone, ("flip",)) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "second", address))
+        assert verify(store, lambda done, total: None) == [Checked(record.reference, [])]
+        assert proxy.lost == ["flip"]
+        assert store.find(record.reference) == record
+        store.storage.replace(f"{record.folder}/weights", b"x" + content[1:])
+        assert verify(store, lambda done, total: None) == [Checked(record.reference, ["weights"])]
+        assert store.find(record.reference) is None
+
+
+def test_a_bad_download_of_a_training_state_costs_no_step(rclone, tmp_path):
+    address = "s3://bucket/states"
+    with BadDownloads(rclone, ("flip", "cut")) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "cache", address))
+        states = TrainingStates(store.storage, Reference(kind="stage1", fingerprint="a" * 32))
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "weights").write_bytes(CONTENT)
+        states.save(100, tmp_path / "state")
+        assert states.fetch_latest(tmp_path / "back")
+        assert proxy.lost == ["flip", "cut"]
+    assert (tmp_path / "back" / "weights").read_bytes() == CONTENT
 
 
 def test_a_connection_that_cuts_everything_is_told_and_condemns_nothing(rclone, tmp_path):
