@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from cotpipe.runs.folders import DAMAGED, Files, artifact_folders, looks_own, why_of_part
 from cotpipe.runs.log import FOLDER, Run, read_runs
@@ -36,7 +35,6 @@ _UNFINISHED_IS_KEPT = 7 * 24 * 3600.0
 _LEASE_IS_KEPT = 3600.0
 """Seconds since its last heartbeat for which a lease stands for a build in progress."""
 _FINGERPRINT = re.compile(r"\b[0-9a-f]{32}\b")
-_FOLDERS_PER_LOOK = 200
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,11 @@ class Look:
             return {name: info for name, info in files.items() if name != REFRESHED}
         return files
 
+    def record(self, folder: str) -> Record | None:
+        """The record of an artifact that was looked at."""
+        reference = reference_of_folder(folder)
+        return self._records.get(reference) if reference else None
+
     def is_pointer_needed(self, folder: str) -> bool:
         """Whether a run has come to need what has replaced an artifact."""
         return bool(self._refreshes.get(folder, set()) & self.needed)
@@ -243,63 +246,3 @@ def find_garbage(store: Store, keep_runs: int, grace: float) -> tuple[Look, list
     """
     look = Look(store, keep_runs, grace)
     return look, list(look.garbage())
-
-
-def collect_garbage(store: Store, look: Look, garbage: Sequence[Garbage]) -> list[Garbage]:
-    """Set aside what is new, take back what is needed again, remove what is ready.
-
-    Before anything is removed, its folder and the runs are looked at once more. Returns what was
-    removed; what a run has come to need meanwhile stays.
-    """
-    marks = [item.mark for item in garbage if item.mark and not item.ready]
-    new = [mark for mark in marks if mark not in look.files or _was_used(mark, look)]
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        list(pool.map(lambda mark: store.storage.replace(mark, b"{}"), new))
-    store.storage.remove_files(look.taken_back())
-    ready = [item for item in garbage if item.ready]
-    removed = []
-    for start in range(0, len(ready), _FOLDERS_PER_LOOK):
-        chosen = _still_garbage(store, look, ready[start : start + _FOLDERS_PER_LOOK])
-        names = sorted((name for item in chosen for name in item.files), key=_order)
-        records = [name for name in names if name.endswith(f"/{RECORD}")]
-        store.storage.remove_files(records)
-        store.storage.remove_files(names[len(records) :])
-        removed += chosen
-    return removed
-
-
-def _order(name: str) -> tuple[bool, bool]:
-    """Records first, so no reader sees a partial artifact; marks last, so a next `gc` goes on."""
-    return (not name.endswith(f"/{RECORD}"), f"/{DAMAGED}" in name or name.endswith(SET_ASIDE))
-
-
-def _was_used(mark: str, look: Look) -> bool:
-    folder, _, name = mark.rpartition("/")
-    files = look.folders.get(folder, {})
-    return name == SET_ASIDE and any(
-        info.modified > look.files[mark].modified for info in files.values()
-    )
-
-
-def _still_garbage(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbage]:
-    """Those whose files are as they were, and that no run has come to need."""
-    runs = {f"{FOLDER}/{name}": info for name, info in store.storage.files(FOLDER).items()}
-    written = {name for name, info in runs.items() if look.files.get(name) != info}
-    if written:
-        look.add_runs(read_runs(store.storage, {Path(name).name for name in written}))
-    look.add_needed(read_registry(store.storage).references)
-
-    def is_unchanged(item: Garbage) -> bool:
-        kind, fingerprint, *_ = item.files[0].split("/")
-        if kind == FOLDER:
-            return not written.intersection(item.files)
-        folder = f"{kind}/{fingerprint}"
-        if item.mark and reference_of_folder(folder) in look.needed:
-            return False
-        if f"{folder}/{REFRESHED}" in item.files and look.is_pointer_needed(folder):
-            return False
-        return store.storage.files(folder) == look.folders[folder]
-
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        unchanged = pool.map(is_unchanged, items)
-        return [item for item, same in zip(items, unchanged, strict=True) if same]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cotpipe.errors import RunError
+from cotpipe.errors import RunError, TransientError
 from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
-from cotpipe.runs.garbage import collect_garbage, find_garbage
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import FOLDER, RunLog
 from cotpipe.runs.nights import INBOX
 from cotpipe.runs.promotion import REGISTRY
@@ -20,7 +21,7 @@ from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store
 from cotpipe.store.leases import Contender
-from cotpipe.store.records import RESERVED, SET_ASIDE, SHARDS, Record, Reference
+from cotpipe.store.records import RECORD, RESERVED, SET_ASIDE, SHARDS, Record, Reference
 from cotpipe.store.storage import LocalStorage
 
 DAY = 24 * 3600.0
@@ -256,6 +257,54 @@ def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store,
     assert store.check(one.reference) == one
 
 
+class Interrupted(LocalStorage):
+    """A disk on which others do something directly before a file is removed."""
+
+    file, others = "", staticmethod(lambda: None)
+
+    def interrupt(self, *names: str) -> None:
+        if any(name.endswith(self.file) for name in names):
+            others, self.others = self.others, lambda: None
+            others()
+
+    def remove_files(self, names) -> None:
+        self.interrupt(*names)
+        super().remove_files(names)
+
+    def remove(self, name) -> None:
+        self.interrupt(name)
+        super().remove(name)
+
+
+def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store):
+    """`gc` has looked for the last time, and then a run reuses the artifact."""
+    one = commit(store, reference("problems"))
+    gc(store)
+    pass_time(store, 2 * DAY)
+    look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    store.storage = Interrupted(store.storage.root)
+    used = []
+    store.storage.file, store.storage.others = (
+        RECORD,
+        lambda: used.append(Store(LocalStorage(store.storage.root)).check(one.reference)),
+    )
+    assert collect_garbage(store, look, garbage) == []
+    assert used == [one] == [store.check(one.reference)]
+    assert store.path(one, "file").read_text() == "x"
+
+
+def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
+    """The other way round: a run has read the record, and then `gc` removes the artifact."""
+    one = commit(store, reference("problems"))
+    gc(store)
+    pass_time(store, 2 * DAY)
+    removed = []
+    storage = Interrupted(store.storage.root)
+    storage.file, storage.others = SET_ASIDE, lambda: removed.append(gc(store))
+    assert Store(storage).check(one.reference) is None
+    assert removed == [{str(one.reference)}]
+
+
 def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):
     made = commit(store, reference("problems"))
     store.storage.remove(str(made.reference))
@@ -265,7 +314,7 @@ def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):
         return {}
 
     step = Step("lessons", 1, ("problems",), lambda recipe: {}, read)
-    with pytest.raises(RunError, match="no longer in the store .*run again to rebuild it"):
+    with pytest.raises(TransientError, match="no longer in the store .*run again to rebuild it"):
         StepRunner(store, Settings(), Silent()).run(step, Recipe(), {"problems": made.reference})
 
 
