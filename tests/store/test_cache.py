@@ -90,10 +90,15 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     assert store.check(record.reference) == record
 
 
-@pytest.mark.parametrize("status", [400, 501])
-def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(rclone, tmp_path, status):
-    with NoConditions(rclone, status) as proxy:
-        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/refuses-{status}")
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "InvalidArgument"), (400, "InvalidRequest"), (400, "NotImplemented"), (501, "501")],
+)
+def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(
+    rclone, tmp_path, status, code
+):
+    with NoConditions(rclone, status, code) as proxy:
+        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/refuses-{code.lower()}")
         store = open_store(settings)
         with (
             pytest.raises(RunError, match=f"If-None-Match: {status} .*cotpipe doctor") as raised,
@@ -104,6 +109,20 @@ def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(rclone
         assert "\n" not in str(raised.value)
         found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
         assert (found.state, "If-None-Match" in found.text) == ("fail", True)
+
+
+@pytest.mark.parametrize("code", ["IncompleteBody", "BadDigest", "InvalidToken"])
+def test_another_bad_request_is_not_blamed_on_conditional_writes(rclone, tmp_path, code):
+    """A body that was cut off on its way is sent again; a server of another kind would not help."""
+    with NoConditions(rclone, 400, code) as proxy:
+        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/bad-{code.lower()}")
+        store = open_store(settings)
+        with (
+            pytest.raises(TransientError, match=f"cannot be used: .*{code} it is") as raised,
+            Contender(store.storage, "stage1/" + "a" * 32, seconds=1).try_lease(),
+        ):
+            pass
+        assert "If-None-Match" not in str(raised.value)
 
 
 def test_the_doctor_says_what_the_server_does_with_conditional_writes(rclone, seaweed, tmp_path):
