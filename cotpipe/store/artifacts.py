@@ -129,6 +129,9 @@ class Store(Artifacts):
         except BaseException:  # also on an interrupt
             shutil.rmtree(path, ignore_errors=True)
             raise
+        finally:
+            if self.cache:
+                self.cache.release(f"{reference}/{attempt}")
 
     def _remove_leftovers(self, reference: Reference) -> None:
         record = self.record(reference)

@@ -25,8 +25,9 @@ _SMALL_FILES_AT_ONCE = 32
 class Cache:
     """A folder of entries with least-recently-used eviction.
 
-    Every process that requests an entry holds a shared lock on it until the process ends; only
-    unlocked entries are evicted. The entries in use may therefore exceed the bound.
+    Every process that requests an entry holds a shared lock on it, an open file, until it releases
+    the entry or ends; only unlocked entries are evicted. The entries in use may therefore exceed the
+    bound. What is used in thousands, such as shards, has to be released one after the other.
     """
 
     def __init__(self, root: Path, storage: Storage, max_bytes: float) -> None:
@@ -37,7 +38,7 @@ class Cache:
 
     def entry(self, name: str, num_bytes: int) -> Path:
         """The folder of entry `kind/fingerprint/attempt`, locked, with room for `num_bytes`."""
-        folder = self._root / name.replace("/", "-")
+        folder = self._folder(name)
         if folder not in self._locks:
             self._root.mkdir(parents=True, exist_ok=True)
             lock = _lock_of(folder).open("wb")
@@ -47,6 +48,15 @@ class Cache:
         os.utime(folder)
         self._make_room(num_bytes - _num_bytes(folder))
         return folder
+
+    def release(self, name: str) -> None:
+        """Let an entry be evicted that this process does not read any more."""
+        lock = self._locks.pop(self._folder(name), None)
+        if lock:
+            lock.close()
+
+    def _folder(self, name: str) -> Path:
+        return self._root / name.replace("/", "-")
 
     def fetch(self, record: Record, files: Sequence[StoredFile]) -> tuple[Path, list[str]]:
         """Fetch the files that are not cached yet; returns their folder and the damaged files.

@@ -174,6 +174,11 @@ class Artifacts:
             )
         return folder / name
 
+    def release(self, record: Record) -> None:
+        """Let the cache evict an artifact whose paths are not used any more."""
+        if self.cache:
+            self.cache.release(record.folder)
+
     def readable_paths(self, files: Sequence[tuple[Record, StoredFile]]) -> list[str]:
         """Where DuckDB can read files of many artifacts; damaged ones are marked and left out.
 

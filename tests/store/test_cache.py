@@ -1,16 +1,22 @@
 """What an S3 server or the way to it may do wrong, and what then counts as damaged."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cotpipe.errors import RunError, TransientError
+from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.runs.doctor import examine
 from cotpipe.runs.upkeep import Checked, verify
+from cotpipe.settings import Settings
+from cotpipe.steps.runner import StepRunner
+from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import Contender
-from cotpipe.store.records import Record, Reference
+from cotpipe.store.records import SHARDS, Record, Reference
 from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
 from tests.helpers.servers import BadDownloads, NoConditions
@@ -88,6 +94,42 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     path.write_bytes(CONTENT[:100])  # a power cut
     assert read(store, record) == CONTENT
     assert store.check(record.reference) == record
+
+
+def open_locks() -> int:
+    links = Path("/proc/self/fd").iterdir()
+    return sum(os.path.realpath(link).endswith(".lock") for link in links)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
+def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
+    """Neither one that makes them nor one, elsewhere, that reads them: systems allow 256 or 1,024."""
+    seen = []
+
+    def answer(work) -> dict[str, int]:
+        (work.output / "weights").write_bytes(CONTENT)
+        return {}
+
+    shards = [
+        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, answer)
+        for number in range(20)
+    ]
+
+    def merge(work) -> dict[str, int]:
+        for path in work.shards(shards, "weights", lambda number: None):
+            assert path.read_bytes() == CONTENT
+            seen.append(open_locks())
+        (work.output / "all").write_text("20")
+        return {}
+
+    before = open_locks()
+    for number in range(2):
+        store = open_store(s3_settings(rclone, tmp_path / f"cache-{number}", "s3://bucket/shards"))
+        step = Step("rationales", 1, (), lambda recipe, number=number: {"try": number}, merge)
+        StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
+        assert open_locks() == before
+    assert len(seen) == 40
+    assert max(seen) <= before + 3  # the shard's, the artifact's in the making, and its lease's
 
 
 @pytest.mark.parametrize(
