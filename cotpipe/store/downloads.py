@@ -22,6 +22,12 @@ class _Content(NamedTuple):
 def download(storage: Storage, name: str, file: StoredFile, target: Path) -> bool:
     """Download a file to a local path until it is right; False if the store's copy is damaged.
 
+    Args:
+        storage: Where the file is.
+        name: Its path in the store.
+        file: Its size and checksum, as recorded.
+        target: The local path, whose folder exists.
+
     Raises `TransientError` if the connection, not the store's copy, damages it.
     """
 
