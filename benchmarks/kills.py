@@ -30,7 +30,8 @@ from pathlib import Path
 
 from cotpipe.errors import TransientError
 from cotpipe.recipe.model import Recipe
-from cotpipe.runs.garbage import collect_garbage, find_garbage
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import find_garbage
 from cotpipe.settings import Settings
 from cotpipe.steps.curriculum import steps_of
 from cotpipe.store.artifacts import Store, open_store

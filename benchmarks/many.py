@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cotpipe.data.rows import Generation, schema_of
 from cotpipe.recipe.files import load_recipe
 from cotpipe.runs.catalog import query
-from cotpipe.runs.garbage import collect_garbage, find_garbage
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import RunLog, read_runs
 from cotpipe.runs.upkeep import verify
 from cotpipe.store.artifacts import Store, open_store

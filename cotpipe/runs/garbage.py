@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
+from cotpipe.runs.folders import DAMAGED, Files, artifact_folders, looks_own, why_of_part
 from cotpipe.runs.log import FOLDER, Run, read_runs
 from cotpipe.runs.promotion import read_registry
 from cotpipe.store.artifacts import Store
@@ -27,8 +27,6 @@ from cotpipe.store.records import (
     Reference,
     reference_of_folder,
 )
-from cotpipe.store.storage import FileInfo
-from cotpipe.store.training_states import TRAINING_STATE
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +34,7 @@ _UNFINISHED_IS_KEPT = 7 * 24 * 3600.0
 """Seconds since its last heartbeat for which an unfinished run is kept."""
 _LEASE_IS_KEPT = 3600.0
 """Seconds since its last heartbeat for which a lease stands for a build in progress."""
-_DAMAGED = "damaged-"
 _FINGERPRINT = re.compile(r"\b[0-9a-f]{32}\b")
-_FOLDERS_PER_LOOK = 200
-
-Files = dict[str, FileInfo]
 
 
 @dataclass(frozen=True)
@@ -75,20 +69,26 @@ class Look:
         self._forgotten = [run for run in old if not self._may_go_on(run)]
         self.kept_runs = [run for run in runs if run not in self._forgotten]
         self._records: dict[Reference, Record | None] = {}
+        self._refreshes = self._read_refreshes()
         self.needed: set[Reference] = set()
         registry = read_registry(store.storage).references
         self.add_needed(registry | self._in_progress() | self._named_by(self.kept_runs))
 
     def garbage(self) -> Iterator[Garbage]:
         """All garbage: set aside or not, ready to be removed or not."""
+        unneeded = []
         for folder, files in self.folders.items():
             reference = reference_of_folder(folder)
             if reference is None or self._is_in_progress(files):
                 continue
             if reference not in self.needed:
-                yield self._set_aside(folder, "no kept run needs it", files, SET_ASIDE)
+                unneeded.append(reference)
             elif RECORD not in files or self._records[reference]:
                 yield from self._old_parts(reference, files)
+        for reference in self._of_this_store(unneeded):
+            folder = str(reference)
+            if files := self._without_pointer(folder, self.folders[folder]):
+                yield self._set_aside(folder, "no kept run needs it", files, SET_ASIDE)
         runs = {f"{run.run_id}.json" for run in self._forgotten}
         files = {name.split("/")[1]: info for name, info in self.files.items() if _is_of_run(name)}
         for name in sorted(runs & files.keys()):
@@ -131,6 +131,51 @@ class Look:
         if REFRESHED in files:
             found.add(self._store.latest(reference))
         return found
+
+    def _of_this_store(self, references: Sequence[Reference]) -> list[Reference]:
+        """Those whose folders hold artifacts; warns of others, which only have such names."""
+
+        def is_own(reference: Reference) -> bool:
+            files = self.folders[str(reference)]
+            if RECORD in files:
+                self._records[reference] = self._store.readable_record(reference)
+                return self._records[reference] is not None
+            if not looks_own(files):
+                logger.warning("skipped: %s holds files that are not of this store", reference)
+                return False
+            return True
+
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            own = pool.map(is_own, references)
+            return [one for one, is_own_one in zip(references, own, strict=True) if is_own_one]
+
+    def _read_refreshes(self) -> dict[str, set[Reference]]:
+        """What has replaced an artifact, by the folder of the artifact."""
+        found = {folder: reference_of_folder(folder) for folder in self.folders}
+        chosen = {
+            folder: reference
+            for folder, reference in found.items()
+            if reference and REFRESHED in self.folders[folder]
+        }
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            return dict(zip(chosen, pool.map(self._store.refreshes, chosen.values()), strict=True))
+
+    def _without_pointer(self, folder: str, files: Files) -> Files:
+        """The files but for the one that names the refreshed artifact, while there is any."""
+        refreshes = self._refreshes.get(folder, set())
+        stored = any(str(one) in self.folders for one in refreshes)
+        if stored or refreshes & self.needed:
+            return {name: info for name, info in files.items() if name != REFRESHED}
+        return files
+
+    def record(self, folder: str) -> Record | None:
+        """The record of an artifact that was looked at."""
+        reference = reference_of_folder(folder)
+        return self._records.get(reference) if reference else None
+
+    def is_pointer_needed(self, folder: str) -> bool:
+        """Whether a run has come to need what has replaced an artifact."""
+        return bool(self._refreshes.get(folder, set()) & self.needed)
 
     def _may_go_on(self, run: Run) -> bool:
         written = self.files.get(f"{FOLDER}/{run.run_id}.json")  # None: it has just begun
@@ -177,53 +222,14 @@ class Look:
         for name, info in files.items():
             parts.setdefault(name.split("/")[0], {})[name] = info
         for part, own in parts.items():
-            why = _why_of_part(part, record, files)
-            marks = {name: files[name] for name in files if name.startswith(_DAMAGED)}
+            why = why_of_part(part, record, files)
+            marks = {name: files[name] for name in files if name.startswith(DAMAGED)}
             dated = own | marks if why == "damaged" else own  # it was good until it was marked
             age = self.now - max(info.modified for info in dated.values())
             if why and age >= self._grace:
                 names = tuple(f"{reference}/{name}" for name in own)
                 size = sum(info.size for info in own.values())
                 yield Garbage(f"{reference}/{part}", why, names, size, ready=True)
-
-
-def _why_of_part(part: str, record: Record | None, files: Iterable[str]) -> str | None:
-    """Why a part of a needed artifact's folder is garbage; None if it is not."""
-    damaged = {
-        name.removeprefix(_DAMAGED).removesuffix(".json")
-        for name in files
-        if name.startswith(_DAMAGED)
-    }
-    if part in (REFRESHED, SET_ASIDE):
-        return None
-    if is_lease(part):
-        return "a stale lease"
-    if any(attempt in part for attempt in damaged):
-        return "damaged"
-    if part in (TRAINING_STATE, NEEDS):
-        return "the step is finished" if record and record.attempt not in damaged else None
-    if part == RECORD:
-        return "damaged" if record and record.attempt in damaged else None
-    if record and part == record.attempt:
-        return None
-    return "leftover of an interrupted run"
-
-
-def artifact_folders(names: Files) -> dict[str, Files]:
-    """The files of every artifact's folder, by path relative to it; warns of foreign folders."""
-    folders: dict[str, Files] = {}
-    foreign = set()
-    for name, info in names.items():
-        kind, _, rest = name.partition("/")
-        fingerprint, _, inner = rest.partition("/")
-        folder = f"{kind}/{fingerprint}"
-        if inner and (folder in folders or reference_of_folder(folder)):
-            folders.setdefault(folder, {})[inner] = info
-        elif name.endswith(f"/{RECORD}"):
-            foreign.add(name)
-    for name in sorted(foreign):
-        logger.warning("skipped: %s is not a record of this store", name)
-    return folders
 
 
 def _is_of_run(name: str) -> bool:
@@ -240,61 +246,3 @@ def find_garbage(store: Store, keep_runs: int, grace: float) -> tuple[Look, list
     """
     look = Look(store, keep_runs, grace)
     return look, list(look.garbage())
-
-
-def collect_garbage(store: Store, look: Look, garbage: Sequence[Garbage]) -> list[Garbage]:
-    """Set aside what is new, take back what is needed again, remove what is ready.
-
-    Before anything is removed, its folder and the runs are looked at once more. Returns what was
-    removed; what a run has come to need meanwhile stays.
-    """
-    marks = [item.mark for item in garbage if item.mark and not item.ready]
-    new = [mark for mark in marks if mark not in look.files or _was_used(mark, look)]
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        list(pool.map(lambda mark: store.storage.replace(mark, b"{}"), new))
-    store.storage.remove_files(look.taken_back())
-    ready = [item for item in garbage if item.ready]
-    removed = []
-    for start in range(0, len(ready), _FOLDERS_PER_LOOK):
-        chosen = _still_garbage(store, look, ready[start : start + _FOLDERS_PER_LOOK])
-        names = sorted((name for item in chosen for name in item.files), key=_order)
-        records = [name for name in names if name.endswith(f"/{RECORD}")]
-        store.storage.remove_files(records)
-        store.storage.remove_files(names[len(records) :])
-        removed += chosen
-    return removed
-
-
-def _order(name: str) -> tuple[bool, bool]:
-    """Records first, so no reader sees a partial artifact; marks last, so a next `gc` goes on."""
-    return (not name.endswith(f"/{RECORD}"), f"/{_DAMAGED}" in name or name.endswith(SET_ASIDE))
-
-
-def _was_used(mark: str, look: Look) -> bool:
-    folder, _, name = mark.rpartition("/")
-    files = look.folders.get(folder, {})
-    return name == SET_ASIDE and any(
-        info.modified > look.files[mark].modified for info in files.values()
-    )
-
-
-def _still_garbage(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbage]:
-    """Those whose files are as they were, and that no run has come to need."""
-    runs = {f"{FOLDER}/{name}": info for name, info in store.storage.files(FOLDER).items()}
-    written = {name for name, info in runs.items() if look.files.get(name) != info}
-    if written:
-        look.add_runs(read_runs(store.storage, {Path(name).name for name in written}))
-    look.add_needed(read_registry(store.storage).references)
-
-    def is_unchanged(item: Garbage) -> bool:
-        kind, fingerprint, *_ = item.files[0].split("/")
-        if kind == FOLDER:
-            return not written.intersection(item.files)
-        folder = f"{kind}/{fingerprint}"
-        if item.mark and reference_of_folder(folder) in look.needed:
-            return False
-        return store.storage.files(folder) == look.folders[folder]
-
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        unchanged = pool.map(is_unchanged, items)
-        return [item for item, same in zip(items, unchanged, strict=True) if same]

@@ -132,9 +132,7 @@ class StepRunner:
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),
                 progress=_WhileHeld(self.progress, lease),
-                run_all=partial(
-                    self._run_all, recipe, reference if refresh else None, reference, inputs
-                ),
+                run_all=partial(self._run_all, recipe, reference if refresh else None, reference),
             )
             counts = step.run(work)
             seconds = time.monotonic() - started
@@ -155,14 +153,13 @@ class StepRunner:
         recipe: Recipe,
         refreshed: Reference | None,
         whole: Reference,
-        inputs: Mapping[str, Reference],
         steps: Sequence[Step],
         done: Callable[[int], None],
     ) -> list[Record]:
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             named = [reference_of(step, recipe, {}) for step in steps]
             shards = list(pool.map(lambda one: self._named(one, False, refreshed), named))
-        self.store.note_needs(whole, [*inputs.values(), *shards])
+        self.store.note_needs(whole, shards)
 
         def job(index: int) -> Outcome:
             outcome = self.run(steps[index], recipe, {}, shard_of=refreshed)

@@ -59,13 +59,16 @@ class Work:
     ) -> Iterator[Path]:
         """Make or reuse shards, and add them to `parts`; then yield local paths of their files.
 
-        Fetches a file when it is its turn. Calls `done`, from any thread, with the index of each
-        finished shard.
+        Fetches a file when it is its turn; read it before the next, for it may be evicted then.
+        Calls `done`, from any thread, with the index of each finished shard.
         """
         records = self.run_all(steps, done)
         self.parts.extend(record.reference for record in records)
         for record in records:
-            yield self.store.path(record, name)
+            try:
+                yield self.store.path(record, name)
+            finally:
+                self.store.release(record)
 
 
 def _no_gpus(recipe: Recipe, settings: Settings) -> int:

@@ -86,10 +86,7 @@ class Store(Artifacts):
 
     def _next_refresh(self, reference: Reference) -> Reference:
         """The reference of an artifact's next refresh; stable until `put_in_place` is called."""
-        number = self._num_refreshes(reference) + 1
-        return Reference(
-            kind=reference.kind, fingerprint=digest([reference.fingerprint, "refresh", number])
-        )
+        return _refresh(reference, self._num_refreshes(reference) + 1)
 
     def within(self, shard: Reference, refreshed: Reference) -> Reference:
         """The reference of a shard in the refresh of its step; one however often that is tried."""
@@ -102,6 +99,11 @@ class Store(Artifacts):
         """Make `latest` return the refreshed artifact from now on."""
         entry = {"fingerprint": refreshed.fingerprint, "number": self._num_refreshes(reference) + 1}
         self.storage.replace(f"{reference}/{REFRESHED}", json.dumps(entry).encode())
+
+    def refreshes(self, reference: Reference) -> set[Reference]:
+        """All artifacts that have replaced this one, the latest among them."""
+        numbers = range(1, self._num_refreshes(reference) + 1)
+        return {self.latest(reference), *(_refresh(reference, number) for number in numbers)}
 
     def _num_refreshes(self, reference: Reference) -> int:
         data = self.storage.read(f"{reference}/{REFRESHED}")
@@ -127,6 +129,9 @@ class Store(Artifacts):
         except BaseException:  # also on an interrupt
             shutil.rmtree(path, ignore_errors=True)
             raise
+        finally:
+            if self.cache:
+                self.cache.release(f"{reference}/{attempt}")
 
     def _remove_leftovers(self, reference: Reference) -> None:
         record = self.record(reference)
@@ -145,10 +150,14 @@ class Store(Artifacts):
                     self.storage.remove(f"{reference}/{attempt}")
 
     def note_needs(self, reference: Reference, needs: Iterable[Reference]) -> None:
-        """Name the artifacts that a build in progress reads, so that `gc` keeps them."""
-        listed = [str(need) for need in needs]
+        """Name further artifacts that a build in progress reads, so that `gc` keeps them.
+
+        What was named before stays so until the commit: an interrupted build comes back to it.
+        """
+        listed = {str(need) for need in needs}
         if listed:
-            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(listed).encode())
+            listed |= {str(need) for need in self.needs(reference)}
+            self.storage.replace(f"{reference}/{NEEDS}", json.dumps(sorted(listed)).encode())
 
     def needs(self, reference: Reference) -> set[Reference]:
         """The artifacts that an interrupted build, or one in progress, reads."""
@@ -189,6 +198,11 @@ class Store(Artifacts):
         record = self.record(reference)
         if record and self.is_marked_damaged(record):
             self.storage.remove(f"{reference}/{RECORD}")
+
+
+def _refresh(reference: Reference, number: int) -> Reference:
+    fingerprint = digest([reference.fingerprint, "refresh", number])
+    return Reference(kind=reference.kind, fingerprint=fingerprint)
 
 
 def open_storage(settings: Settings) -> Storage:

@@ -12,22 +12,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from cotpipe.errors import TransientError
+from cotpipe.store.downloads import download
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import SMALL_BYTES, Storage, file_sha256, local_files
+from cotpipe.store.storage import Storage, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
-_DOWNLOADS = 3
 
 
 class Cache:
     """A folder of entries with least-recently-used eviction.
 
-    Every process that requests an entry holds a shared lock on it until the process ends; only
-    unlocked entries are evicted. The entries in use may therefore exceed the bound.
+    Every process that requests an entry holds a shared lock on it, an open file, until it releases
+    the entry or ends; only unlocked entries are evicted. The entries in use may therefore exceed the
+    bound. What is used in thousands, such as shards, has to be released one after the other.
     """
 
     def __init__(self, root: Path, storage: Storage, max_bytes: float) -> None:
@@ -38,7 +38,7 @@ class Cache:
 
     def entry(self, name: str, num_bytes: int) -> Path:
         """The folder of entry `kind/fingerprint/attempt`, locked, with room for `num_bytes`."""
-        folder = self._root / name.replace("/", "-")
+        folder = self._folder(name)
         if folder not in self._locks:
             self._root.mkdir(parents=True, exist_ok=True)
             lock = _lock_of(folder).open("wb")
@@ -48,6 +48,15 @@ class Cache:
         os.utime(folder)
         self._make_room(num_bytes - _num_bytes(folder))
         return folder
+
+    def release(self, name: str) -> None:
+        """Let an entry be evicted that this process does not read any more."""
+        lock = self._locks.pop(self._folder(name), None)
+        if lock:
+            lock.close()
+
+    def _folder(self, name: str) -> Path:
+        return self._root / name.replace("/", "-")
 
     def fetch(self, record: Record, files: Sequence[StoredFile]) -> tuple[Path, list[str]]:
         """Fetch the files that are not cached yet; returns their folder and the damaged files.
@@ -85,32 +94,12 @@ class Cache:
         part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._download(f"{record.folder}/{file.path}", file, part):
+            if not download(self._storage, f"{record.folder}/{file.path}", file, part):
                 return False
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         return True
-
-    def _download(self, name: str, file: StoredFile, part: Path) -> bool:
-        """Download a file until it is right, or two downloads agree that it is damaged."""
-        wrong: set[str] = set()
-        for _ in range(_DOWNLOADS):
-            data = self._storage.read(name) if file.size <= SMALL_BYTES else None
-            if data is not None:
-                part.write_bytes(data)  # one call in place of two
-            else:
-                self._storage.fetch(name, part)
-            found = file_sha256(part)
-            if found == file.sha256:
-                return True
-            if found in wrong and part.stat().st_size == file.size:
-                return False
-            wrong.add(found)
-        raise TransientError(
-            f"{name}: {_DOWNLOADS} downloads from {self._storage.address} were incomplete or "
-            "differed; check the network, then run again"
-        )
 
     def _make_room(self, num_bytes: int) -> None:
         entries = {path: _num_bytes(path) for path in self._oldest_first()}

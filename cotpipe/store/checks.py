@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from cotpipe.errors import RunError
+from cotpipe.store.downloads import is_intact
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import SMALL_BYTES, LocalStorage, Storage
+from cotpipe.store.storage import LocalStorage, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class FileChecks:
         return self.wrong_sizes(record) or self._hash(record, new, states)
 
     def damaged_files(self, record: Record) -> list[str]:
-        """The files that do not match the record; hashes every file, local or remote."""
+        """The files that do not match the record; hashes every file, local or remote.
+
+        Raises `TransientError` if the connection, not the store's copy, damages a file.
+        """
         return self.wrong_sizes(record) or self._hash(record, record.files, self._states(record))
 
     def _states(self, record: Record) -> dict[str, _State]:
@@ -72,18 +76,17 @@ class FileChecks:
         if not files:
             return []
         with ThreadPoolExecutor() as pool:
-            sums = list(pool.map(lambda file: self._sha256(record, file), files))
-        wrong = [file.path for file, found in zip(files, sums, strict=True) if found != file.sha256]
+            intact = list(pool.map(lambda file: self._is_intact(record, file), files))
+        wrong = [file.path for file, good in zip(files, intact, strict=True) if not good]
         if states and not wrong:
             self._remember(record, dict(states))
         return wrong
 
-    def _sha256(self, record: Record, file: StoredFile) -> str:
+    def _is_intact(self, record: Record, file: StoredFile) -> bool:
         name = f"{record.folder}/{file.path}"
-        is_remote = self._storage.local_path(name) is None
-        if is_remote and file.size <= SMALL_BYTES:  # one call in place of two
-            return hashlib.sha256(self._storage.read(name) or b"").hexdigest()
-        return self._storage.sha256(name)
+        if self._storage.local_path(name) is None:
+            return is_intact(self._storage, name, file)
+        return self._storage.sha256(name) == file.sha256
 
     def _recall(self, record: Record) -> dict[str, _State]:
         name = _name_of(record)

@@ -68,11 +68,11 @@ class Artifacts:
     def require(self, reference: Reference) -> Record:
         """Like `record`, for an artifact that was there when the run began.
 
-        Raises `RunError` if it is gone.
+        Raises `TransientError` if it is gone: another run may be making it again.
         """
         record = self.record(reference)
         if record is None:
-            raise RunError(
+            raise TransientError(
                 f"{reference} is no longer in the store {self.storage.address}: it was collected or "
                 "removed while this run needed it; run again to rebuild it"
             )
@@ -134,6 +134,7 @@ class Artifacts:
             return None
         if SET_ASIDE in names:
             self.storage.remove(f"{reference}/{SET_ASIDE}")
+            record = self.record(reference)  # `gc` may have removed it before it could see this
         return record
 
     def damaged_files(self, record: Record) -> list[str]:
@@ -172,6 +173,11 @@ class Artifacts:
                 f"{record.reference} is damaged ({', '.join(damaged)}); run again to rebuild it"
             )
         return folder / name
+
+    def release(self, record: Record) -> None:
+        """Let the cache evict an artifact whose paths are not used any more."""
+        if self.cache:
+            self.cache.release(record.folder)
 
     def readable_paths(self, files: Sequence[tuple[Record, StoredFile]]) -> list[str]:
         """Where DuckDB can read files of many artifacts; damaged ones are marked and left out.

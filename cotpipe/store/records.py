@@ -21,6 +21,8 @@ NEEDS = "needs.json"
 """The artifacts that a build in progress reads, for `gc`; there until the commit."""
 SHARDS = "generations"
 """Artifact kind of the shards that a generating step merges into its output."""
+RESERVED = frozenset({"inbox", "models", "runs"})
+"""The store's other folders: no kinds of artifacts, whatever lies in them."""
 _VERSIONED = (
     "cotpipe", "prefect", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow", "pandas", "s3fs"
 )  # fmt: skip
@@ -36,7 +38,13 @@ def _inside(path: str) -> str:
     return path
 
 
-Kind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+def _not_reserved(kind: str) -> str:
+    if kind in RESERVED:
+        raise ValueError(f"the store's folder {kind} holds no artifacts")
+    return kind
+
+
+Kind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$"), AfterValidator(_not_reserved)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -134,12 +142,18 @@ def read_record(data: bytes, name: str) -> Record:
                 f"{name}: written by a newer cotpipe (record schema {version}, this version reads "
                 f"{SCHEMA_VERSION}); upgrade cotpipe, or set COTPIPE_STORE to another store"
             )
-        return Record.model_validate_json(data)
+        record = Record.model_validate_json(data)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise RunError(
             f"{name}/{RECORD} is not a valid record ({str(error).splitlines()[0]}); "
             "delete the file to rebuild the artifact"
         ) from error
+    if str(record.reference) != name:
+        raise RunError(
+            f"{name} is a copy of {record.reference}, not an artifact of its own; move the copy out "
+            "of the store"
+        )
+    return record
 
 
 def describe_file(path: Path, folder: Path) -> StoredFile:

@@ -20,6 +20,8 @@ _PART_BYTES = 16 * 2**20
 """Part size for large objects."""
 _PARTS_AT_ONCE = 4
 _FILES_AT_ONCE = 4
+_REFUSALS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""Error codes of servers that do not know conditional writes."""
 
 
 class S3Storage(Storage):
@@ -72,8 +74,8 @@ class S3Storage(Storage):
             try:
                 self.filesystem.pipe_file(self._path(name), data, mode="create")
             except OSError as error:
-                status = _status(error)
-                if status in (400, 501) and type(error) is OSError:
+                status, code = _answer(error)
+                if status == 501 or code in _REFUSALS:
                     raise RunError(
                         f"the store {self.address}: the S3 server refuses conditional writes "
                         f"(If-None-Match: {status} {_line(error)}), without which two runs would "
@@ -146,6 +148,8 @@ class S3Storage(Storage):
         ):
             while part := stream.read(_PART_BYTES):
                 digest.update(part)
+            if stream.tell() != stream.size:
+                raise OSError(f"{name} was cut off after {stream.tell()} bytes")
         return digest.hexdigest()
 
     @override
@@ -205,11 +209,11 @@ def _connect(settings: Settings) -> Any:
     )
 
 
-def _status(error: OSError) -> int | None:
-    """The HTTP status of the answer that s3fs turned into this error."""
+def _answer(error: OSError) -> tuple[int | None, str | None]:
+    """The HTTP status and S3's error code of the answer that s3fs turned into this error."""
     response = getattr(error.__cause__, "response", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return int(status) if status else None
+    return int(status) if status else None, response.get("Error", {}).get("Code")
 
 
 def _line(error: BaseException) -> str:

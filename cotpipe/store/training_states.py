@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cotpipe.store.downloads import download
 from cotpipe.store.records import Reference, StoredFile, describe_file
-from cotpipe.store.storage import Storage, file_sha256
+from cotpipe.store.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,10 @@ class TrainingStates:
             self._storage.remove(f"{self._root}/{name}")
 
     def fetch_latest(self, target: Path) -> bool:
-        """Copy the newest intact training state to the folder `target`; False if there is none."""
+        """Copy the newest intact training state to the folder `target`; False if there is none.
+
+        Raises `TransientError` if the connection, not the store's copy, damages a file.
+        """
         names = sorted(
             name
             for name in self._storage.sizes(self._root)
@@ -75,8 +79,8 @@ class TrainingStates:
         for file in entry.files:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._storage.fetch(f"{self._root}/{entry.folder}/{file.path}", path)
-            if file_sha256(path) != file.sha256:
+            name = f"{self._root}/{entry.folder}/{file.path}"
+            if not download(self._storage, name, file, path):
                 return False
         return True
 

@@ -143,7 +143,8 @@ def gc(
     period. Kept are: live runs, unfinished runs of the last week, and artifacts in progress. What is
     set aside stays usable, and whatever a run uses is taken back.
     """
-    from cotpipe.runs.garbage import collect_garbage, find_garbage
+    from cotpipe.runs.collection import collect_garbage
+    from cotpipe.runs.garbage import find_garbage
 
     opened = open_store(Settings())
     look, garbage = find_garbage(opened, keep_runs, grace_hours * 3600)

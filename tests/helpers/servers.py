@@ -151,14 +151,18 @@ class BadDownloads(FlakyProxy):
 
 
 class NoConditions(FlakyProxy):
-    """Answers conditional writes with an error status, and passes everything else on."""
+    """Answers conditional writes with an error, and passes everything else on."""
 
-    def __init__(self, upstream: str, status: int) -> None:
+    def __init__(self, upstream: str, status: int, code: str) -> None:
         super().__init__(upstream, share=0, seed=0)
-        self.status = status
+        self.status, self.code = status, code
 
-    def _fault(self, request: web.Request) -> str | None:
-        return str(self.status) if "If-None-Match" in request.headers else None
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if "If-None-Match" not in request.headers:
+            return await super()._pass_on(request)
+        await request.read()
+        text = f"<Error><Code>{self.code}</Code><Message>{self.code} it is</Message></Error>"
+        return web.Response(status=self.status, content_type="application/xml", text=text)
 
 
 class ScriptedModel(_InAThread):

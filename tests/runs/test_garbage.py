@@ -1,23 +1,27 @@
 """What `gc` may take: never what a run uses, plans, or is about to use, whenever it started."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from cotpipe.errors import RunError
+from cotpipe.errors import RunError, TransientError
 from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
-from cotpipe.runs.garbage import collect_garbage, find_garbage
-from cotpipe.runs.log import RunLog
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import find_garbage
+from cotpipe.runs.log import FOLDER, RunLog
+from cotpipe.runs.nights import INBOX
+from cotpipe.runs.promotion import REGISTRY
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store
 from cotpipe.store.leases import Contender
-from cotpipe.store.records import SET_ASIDE, SHARDS, Record, Reference
+from cotpipe.store.records import RECORD, RESERVED, SET_ASIDE, SHARDS, Record, Reference
 from cotpipe.store.storage import LocalStorage
 
 DAY = 24 * 3600.0
@@ -145,6 +149,30 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
     assert len(store.records(SHARDS)) == 1
 
 
+def test_shards_of_earlier_rounds_of_a_generation_under_way_are_kept(store):
+    """The teacher asks in rounds; what the first round has cost is not lost in the second."""
+    shards = [
+        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, write)
+        for number in range(2)
+    ]
+    problems = commit(store, reference("problems")).reference
+
+    def generate(work) -> dict[str, int]:
+        for shard in shards:
+            list(work.shards([shard], "file", lambda number: None))
+        for _ in range(3):
+            pass_time(store, 2 * DAY)
+            for lease in store.storage.root.glob("rationales/*/lease-*"):
+                os.utime(lease)  # its heartbeat
+            gc(store)
+        assert len(store.records(SHARDS)) == 2
+        assert store.check(problems)
+        return write(work)
+
+    step = Step("rationales", 1, ("problems",), lambda recipe: {}, generate)
+    StepRunner(store, Settings(), Silent()).run(step, Recipe(), {"problems": problems})
+
+
 def write(work) -> dict[str, int]:
     (work.output / "file").write_text("text")
     return {}
@@ -152,6 +180,43 @@ def write(work) -> dict[str, int]:
 
 def fail(work) -> dict[str, int]:
     raise RunError("the server is away")
+
+
+def test_a_refreshed_artifact_is_found_and_refreshed_again_after_a_collection(store):
+    """What it has replaced goes, for no run names that; the file that names the new one stays."""
+    asked = []
+
+    def answer(work) -> dict[str, int]:
+        asked.append(len(asked))
+        return write(work)
+
+    shard = Step(SHARDS, 1, (), lambda recipe: {"requests": 1}, answer)
+
+    def generate(work) -> dict[str, int]:
+        list(work.shards([shard], "file", lambda number: None))
+        return write(work)
+
+    step = Step("rationales", 1, (), lambda recipe: {}, generate)
+    runner = StepRunner(store, Settings(), Silent())
+    plain = runner.run(step, Recipe(), {}).reference
+    outcomes = [runner.run(step, Recipe(), {}, refresh=True).reference for _ in range(2)]
+    for named in outcomes:  # the first by an older run; the second's name must not be lost then
+        log = begun(store, named)
+        for _ in range(4):
+            pass_time(store, 2 * DAY)
+            log.plan([named])
+            gc(store)
+        assert store.find(plain) is None
+        assert store.latest(plain) == outcomes[-1]
+        log.finish("completed")
+        store.storage.remove("runs")
+        runner.run(step, Recipe(), {})
+    assert len(asked) == 4  # the second was collected, and made again under its name
+    latest = runner.run(step, Recipe(), {}, refresh=True)
+    assert (latest.reused, latest.reference in outcomes, len(asked)) == (False, False, 5)
+    for _ in range(3):
+        gc_until_all_is_gone(store)
+    assert store.storage.files("") == {}
 
 
 def test_the_batches_of_a_night_are_kept_from_its_start(store):
@@ -206,6 +271,54 @@ def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store,
     assert store.check(one.reference) == one
 
 
+class Interrupted(LocalStorage):
+    """A disk on which others do something directly before a file is removed."""
+
+    file, others = "", staticmethod(lambda: None)
+
+    def interrupt(self, *names: str) -> None:
+        if any(name.endswith(self.file) for name in names):
+            others, self.others = self.others, lambda: None
+            others()
+
+    def remove_files(self, names) -> None:
+        self.interrupt(*names)
+        super().remove_files(names)
+
+    def remove(self, name) -> None:
+        self.interrupt(name)
+        super().remove(name)
+
+
+def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store):
+    """`gc` has looked for the last time, and then a run reuses the artifact."""
+    one = commit(store, reference("problems"))
+    gc(store)
+    pass_time(store, 2 * DAY)
+    look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    store.storage = Interrupted(store.storage.root)
+    used = []
+    store.storage.file, store.storage.others = (
+        RECORD,
+        lambda: used.append(Store(LocalStorage(store.storage.root)).check(one.reference)),
+    )
+    assert collect_garbage(store, look, garbage) == []
+    assert used == [one] == [store.check(one.reference)]
+    assert store.path(one, "file").read_text() == "x"
+
+
+def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
+    """The other way round: a run has read the record, and then `gc` removes the artifact."""
+    one = commit(store, reference("problems"))
+    gc(store)
+    pass_time(store, 2 * DAY)
+    removed = []
+    storage = Interrupted(store.storage.root)
+    storage.file, storage.others = SET_ASIDE, lambda: removed.append(gc(store))
+    assert Store(storage).check(one.reference) is None
+    assert removed == [{str(one.reference)}]
+
+
 def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):
     made = commit(store, reference("problems"))
     store.storage.remove(str(made.reference))
@@ -215,7 +328,7 @@ def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):
         return {}
 
     step = Step("lessons", 1, ("problems",), lambda recipe: {}, read)
-    with pytest.raises(RunError, match="no longer in the store .*run again to rebuild it"):
+    with pytest.raises(TransientError, match="no longer in the store .*run again to rebuild it"):
         StepRunner(store, Settings(), Silent()).run(step, Recipe(), {"problems": made.reference})
 
 
@@ -236,6 +349,38 @@ def test_leftovers_and_damaged_attempts_of_needed_artifacts_go_when_they_are_old
     log.plan([one.reference])
     assert f"{one.folder}" in gc(store)
     assert store.check(one.reference) == again
+
+
+def test_files_of_users_with_names_like_artifacts_stay_where_they_are(store, caplog):
+    """Files in the inbox, copies of artifacts and other files of theirs, whatever they are named."""
+    one = commit(store, reference("problems"))
+    root, name = store.storage.root, "d" * 32
+    for path in (f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("{}")
+    shutil.copytree(root / str(one.reference), root / "backup" / one.fingerprint)
+    theirs = [name for name in store.storage.files("") if not name.startswith("problems")]
+    assert store.records() == [one]  # and so `sql` counts no row twice
+    assert f"backup/{one.fingerprint} is a copy of {one.reference}" in caplog.text
+    gc_until_all_is_gone(store)
+    assert sorted(store.storage.files("")) == sorted(theirs)
+    assert f"pictures/{name} holds files that are not of this store" in caplog.text
+
+
+def test_no_artifact_has_the_name_of_another_folder_of_the_store():
+    assert {INBOX, REGISTRY, FOLDER} == RESERVED
+
+
+def test_what_an_interrupted_collection_left_of_an_artifact_goes(store):
+    """Without its record, only the names of the files tell whose they are."""
+    one = commit(store, reference("problems"))
+    store.note_needs(one.reference, [reference("lessons")])
+    for name in ("training-state/00000001.json", "lease-3.json", "damaged-01234567.json"):
+        store.storage.replace(f"{one.reference}/{name}", b"{}")
+    store.storage.remove(f"{one.reference}/record.json")
+    pass_time(store, 2 * DAY)
+    gc_until_all_is_gone(store)
+    assert store.storage.files("") == {}
 
 
 def test_an_old_run_is_set_aside_too_and_a_larger_number_of_kept_runs_takes_it_back(store):

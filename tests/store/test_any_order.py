@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cotpipe.errors import TransientError
 from cotpipe.recipe.files import load_recipe
-from cotpipe.runs.garbage import Garbage, Look, collect_garbage, find_garbage
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import Garbage, Look, find_garbage
 from cotpipe.runs.log import RunLog
 from cotpipe.store.artifacts import Draft, Store
 from cotpipe.store.leases import Contender, HeldLease

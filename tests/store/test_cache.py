@@ -1,26 +1,34 @@
 """What an S3 server or the way to it may do wrong, and what then counts as damaged."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cotpipe.errors import RunError, TransientError
+from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.runs.doctor import examine
+from cotpipe.runs.upkeep import Checked, verify
+from cotpipe.settings import Settings
+from cotpipe.steps.runner import StepRunner
+from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.leases import Contender
-from cotpipe.store.records import Record, Reference
+from cotpipe.store.records import SHARDS, Record, Reference
+from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
 from tests.helpers.servers import BadDownloads, NoConditions
 
 CONTENT = bytes(range(256)) * 4
 
 
-def committed(server: str, folder: Path, address: str) -> Record:
+def committed(server: str, folder: Path, address: str, content: bytes = CONTENT) -> Record:
     store = open_store(s3_settings(server, folder / "first", address))
     reference = Reference(kind="stage1", fingerprint="a" * 32)
     with store.draft(reference) as draft:
-        (draft.path / "weights").write_bytes(CONTENT)
+        (draft.path / "weights").write_bytes(content)
         record = Record(
             kind=reference.kind, fingerprint=reference.fingerprint, attempt=draft.attempt, step_version=1, fields={},
             inputs={}, counts={}, files=[], versions={}, made_at="2026-01-01T00:00:00+00:00", seconds=0.0,
@@ -43,6 +51,33 @@ def test_a_bad_download_is_repeated_and_condemns_nothing(rclone, tmp_path, fault
         assert store.check(record.reference) == record
 
 
+@pytest.mark.parametrize("content", [CONTENT, CONTENT * 5000], ids=["small", "large"])
+def test_a_bad_download_during_verify_condemns_nothing_and_damage_does(rclone, tmp_path, content):
+    address = f"s3://bucket/verified-{len(content)}"
+    record = committed(rclone, tmp_path, address, content)
+    with BadDownloads(rclone, ("flip",)) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "second", address))
+        assert verify(store, lambda done, total: None) == [Checked(record.reference, [])]
+        assert proxy.lost == ["flip"]
+        assert store.find(record.reference) == record
+        store.storage.replace(f"{record.folder}/weights", b"x" + content[1:])
+        assert verify(store, lambda done, total: None) == [Checked(record.reference, ["weights"])]
+        assert store.find(record.reference) is None
+
+
+def test_a_bad_download_of_a_training_state_costs_no_step(rclone, tmp_path):
+    address = "s3://bucket/states"
+    with BadDownloads(rclone, ("flip", "cut")) as proxy:
+        store = open_store(s3_settings(proxy.address, tmp_path / "cache", address))
+        states = TrainingStates(store.storage, Reference(kind="stage1", fingerprint="a" * 32))
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "weights").write_bytes(CONTENT)
+        states.save(100, tmp_path / "state")
+        assert states.fetch_latest(tmp_path / "back")
+        assert proxy.lost == ["flip", "cut"]
+    assert (tmp_path / "back" / "weights").read_bytes() == CONTENT
+
+
 def test_a_connection_that_cuts_everything_is_told_and_condemns_nothing(rclone, tmp_path):
     record = committed(rclone, tmp_path, "s3://bucket/cuts")
     with BadDownloads(rclone, ("cut",) * 100) as proxy:
@@ -61,10 +96,51 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     assert store.check(record.reference) == record
 
 
-@pytest.mark.parametrize("status", [400, 501])
-def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(rclone, tmp_path, status):
-    with NoConditions(rclone, status) as proxy:
-        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/refuses-{status}")
+def open_locks() -> int:
+    links = Path("/proc/self/fd").iterdir()
+    return sum(os.path.realpath(link).endswith(".lock") for link in links)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
+def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
+    """Neither one that makes them nor one, elsewhere, that reads them: systems allow 256 or 1,024."""
+    seen = []
+
+    def answer(work) -> dict[str, int]:
+        (work.output / "weights").write_bytes(CONTENT)
+        return {}
+
+    shards = [
+        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, answer)
+        for number in range(20)
+    ]
+
+    def merge(work) -> dict[str, int]:
+        for path in work.shards(shards, "weights", lambda number: None):
+            assert path.read_bytes() == CONTENT
+            seen.append(open_locks())
+        (work.output / "all").write_text("20")
+        return {}
+
+    before = open_locks()
+    for number in range(2):
+        store = open_store(s3_settings(rclone, tmp_path / f"cache-{number}", "s3://bucket/shards"))
+        step = Step("rationales", 1, (), lambda recipe, number=number: {"try": number}, merge)
+        StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
+        assert open_locks() == before
+    assert len(seen) == 40
+    assert max(seen) <= before + 3  # the shard's, the artifact's in the making, and its lease's
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "InvalidArgument"), (400, "InvalidRequest"), (400, "NotImplemented"), (501, "501")],
+)
+def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(
+    rclone, tmp_path, status, code
+):
+    with NoConditions(rclone, status, code) as proxy:
+        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/refuses-{code.lower()}")
         store = open_store(settings)
         with (
             pytest.raises(RunError, match=f"If-None-Match: {status} .*cotpipe doctor") as raised,
@@ -75,6 +151,20 @@ def test_a_server_that_refuses_conditional_writes_is_one_line_and_no_wait(rclone
         assert "\n" not in str(raised.value)
         found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
         assert (found.state, "If-None-Match" in found.text) == ("fail", True)
+
+
+@pytest.mark.parametrize("code", ["IncompleteBody", "BadDigest", "InvalidToken"])
+def test_another_bad_request_is_not_blamed_on_conditional_writes(rclone, tmp_path, code):
+    """A body that was cut off on its way is sent again; a server of another kind would not help."""
+    with NoConditions(rclone, 400, code) as proxy:
+        settings = s3_settings(proxy.address, tmp_path, f"s3://bucket/bad-{code.lower()}")
+        store = open_store(settings)
+        with (
+            pytest.raises(TransientError, match=f"cannot be used: .*{code} it is") as raised,
+            Contender(store.storage, "stage1/" + "a" * 32, seconds=1).try_lease(),
+        ):
+            pass
+        assert "If-None-Match" not in str(raised.value)
 
 
 def test_the_doctor_says_what_the_server_does_with_conditional_writes(rclone, seaweed, tmp_path):
