@@ -46,8 +46,7 @@ class Settings(BaseSettings):
     )
     cache_gb: PositiveFloat = Field(50.0, description="Maximum size of the local copies (GB)")
     lease_seconds: PositiveFloat = Field(
-        60.0,
-        description="How long a run watches the lease of a silent one before it takes over (seconds)",
+        60.0, description="Seconds without a heartbeat before another run takes over"
     )
     training_state_seconds: NonNegativeFloat = Field(
         600.0,

@@ -1,8 +1,11 @@
 """What `cotpipe up` keeps under PREFECT_HOME: processes it has started, and its server's password."""
 
+import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from pydantic import BaseModel, SecretStr
@@ -21,13 +24,30 @@ class Process(BaseModel):
         """The process if it still runs, else None."""
         try:
             process = psutil.Process(self.pid)
-            return (
-                process
-                if abs(process.create_time() - self.created) < 1 and process.is_running()
-                else None
-            )
+            is_it = abs(process.create_time() - self.created) < 1
+            return process if is_it and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+    def listens(self) -> bool:
+        """Whether this process, or one that it has started, listens on the port of its address.
+
+        Whoever else sits on that port, another program or user, is not to be told the password.
+        """
+        process = self.find()
+        if process is None:
+            return False
+        try:
+            sockets = [
+                each.net_connections("tcp") for each in (process, *process.children(recursive=True))
+            ]
+        except psutil.NoSuchProcess:  # one of them is just ending
+            return False
+        return any(
+            one.status == psutil.CONN_LISTEN and one.laddr.port == urlsplit(self.address).port
+            for each in sockets
+            for one in each
+        )
 
 
 def folder() -> Path:
@@ -67,24 +87,31 @@ def kept_password() -> SecretStr | None:
 
 
 def make_password() -> SecretStr:
-    """Make and keep a password; raises `FileExistsError` if there is one."""
-    text = f"admin:{secrets.token_urlsafe(24)}"
+    """Make and keep a password; if another `up` is faster at the same moment, its password counts.
+
+    The file appears with its content: neither a crash nor another `up` ever finds it empty.
+    """
     folder().mkdir(parents=True, exist_ok=True)
-    file = os.open(password_file(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    return SecretStr(text)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder()) as draft:  # mode 0600
+        draft.write(f"admin:{secrets.token_urlsafe(24)}")
+        draft.flush()
+        os.fsync(draft.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft.name, password_file())
+    kept = kept_password()
+    assert kept
+    return kept
 
 
 def log_in() -> None:
-    """Use the kept password if PREFECT_API_URL is the server that `up` has started and it runs.
+    """Use the kept password if PREFECT_API_URL is the server that `up` has started and it listens.
 
     No other server is ever told this password. A password in the environment goes before it.
     """
     if os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_KEY"):
         return
     server = remembered("server")
-    if server and server.address == os.environ.get("PREFECT_API_URL") and server.find():
+    if server and server.address == os.environ.get("PREFECT_API_URL") and server.listens():
         password = kept_password()
         if password:
             os.environ["PREFECT_API_AUTH_STRING"] = password.get_secret_value()

@@ -10,7 +10,7 @@ from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.recipe.files import with_changes
+from cotpipe.recipe.files import is_inside, with_changes
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import RunLog, recipe_from
 from cotpipe.settings import Settings
@@ -70,18 +70,34 @@ def curriculum(
 def chosen_recipe(form: Recipe, start_from: str | None, store: Store) -> Recipe:
     """The recipe that results from a form and its `start_from`.
 
-    Raises `UserError` if they are incompatible, or if a form names code to run: whoever can start a
-    run could choose that code. Recipe files in the worker's own folder may name code.
+    Raises `UserError` if they are incompatible, or if a form names what `_require_harmless` refuses.
     """
-    own = list(form.own_code())
-    if own and deployment.id:
-        raise UserError(
-            f"{own[0]}: code of your own is not accepted in a form; put it in a recipe file in the "
-            "worker's folder of recipes (COTPIPE_RECIPES), and set start_from to that file"
-        )
+    if deployment.id:
+        _require_harmless(form)
     if not start_from:
         return form
     return with_changes(recipe_from(start_from, store.storage, Settings().recipes), form)
+
+
+def _require_harmless(form: Recipe) -> None:
+    """Raise `UserError` for a form that names code to run, or any file of the worker to read.
+
+    Whoever can start a run could choose that code, and read that file's rows in what the run makes
+    of them. Recipe files in the worker's own folder may name both.
+    """
+    for own in form.own_code():
+        raise UserError(
+            f"{own}: code of your own is not accepted in a form; put it in a recipe file in the "
+            "worker's folder of recipes (COTPIPE_RECIPES), and set start_from to that file"
+        )
+    recipes, here = Settings().recipes, Path.cwd()
+    for path in form.problems.source.local_paths():
+        if not any(is_inside(path, folder) for folder in (here, recipes) if folder):
+            raise UserError(
+                f"problems.source: {path} is not accepted in a form, which may only name files in "
+                f"the worker's folder ({here}) or in its folder of recipes (COTPIPE_RECIPES: "
+                f"{recipes or 'not set'}); put the file there"
+            )
 
 
 def run_steps(

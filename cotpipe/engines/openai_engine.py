@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,11 +40,13 @@ _CHARACTERS_PER_TOKEN = 3
 """A conservative estimate, used only for the tokens-per-minute limit."""
 _ATTEMPTS_AT_START = 4
 _TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|maximum context|too (long|large)|too many (input )?tokens"
-    r"|max_new_tokens`? must be <=",
+    r"context[ _](length|size|window)|maximum (model|prompt) length|too many (input )?tokens"
+    r"|(prompt|input|request|messages?)\b[^.]{0,60}too (long|large)"
+    r"|`?inputs`? (must have less than|tokens \+ `?max_new_tokens`? must be <=)",
     re.IGNORECASE,
 )
 """How servers say that a prompt is too long: OpenAI's, vLLM, SGLang, llama.cpp, TGI."""
+_CONTEXT = re.compile(r"(?:context|model) length[^.\d]{0,20}(\d+)", re.IGNORECASE)
 
 
 class _Message(BaseModel):
@@ -225,7 +227,7 @@ class OpenAIEngine:
                 f"{server.url} rejects the key ({response.status_code}); set COTPIPE_SERVER_KEY to "
                 "a valid one"
             )
-        if request and response.status_code in (400, 413, 422) and _is_too_long(response):
+        if request and response.status_code in (400, 413, 422) and _is_too_long(response, body):
             raise PromptTooLongError(
                 f"{server.url} rejects the prompt ({response.status_code}): {_message(response)}"
             )
@@ -289,8 +291,13 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-def _is_too_long(response: httpx.Response) -> bool:
-    return response.status_code == 413 or bool(_TOO_LONG.search(response.text))
+def _is_too_long(response: httpx.Response, body: Mapping[str, Any] | None) -> bool:
+    """Whether a server refuses this prompt, rather than a setting that all requests have."""
+    said = _message(response)  # without the JSON around it, which has words of its own
+    context = _CONTEXT.search(said)
+    if context and body and body["max_tokens"] >= int(context[1]):
+        return False  # no prompt leaves room for such an answer
+    return response.status_code == 413 or bool(_TOO_LONG.search(said))
 
 
 def _message(response: httpx.Response) -> str:

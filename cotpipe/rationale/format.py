@@ -104,11 +104,6 @@ def has_valid_format(text: str) -> bool:
     return step is not None and _ANSWER_LINE.search(text, step.end()) is not None
 
 
-def count_steps(text: str) -> int:
-    """The number of lines that begin with `Step k:` (merged steps count as one)."""
-    return len(_STEP_LINE.findall(text[:MAX_RATIONALE_CHARS]))
-
-
 def has_published_format(text: str) -> bool:
     """Whether `Step k:` and `Answer:` stand anywhere in a text, as the published rewards ask.
 

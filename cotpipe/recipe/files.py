@@ -112,15 +112,16 @@ def _overlay_stages(recipe: Recipe, form: Recipe, defaults: Recipe) -> list[dict
     ]
 
 
-def recipe_in(folders: Iterable[Path], name: str) -> Path | None:
-    """The recipe file that `name` means in one of the folders; None if it lies in none of them.
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder; links and `..` that lead out of it count as outside."""
+    return path.resolve().is_relative_to(folder.resolve())
 
-    Links and `..` that lead out of a folder count as outside.
-    """
+
+def recipe_in(folders: Iterable[Path], name: str) -> Path | None:
+    """The recipe file that `name` means in one of the folders; None if it lies in none of them."""
     for folder in folders:
         for path in (folder / name, folder / f"{name}.yaml"):
-            inside = path.resolve().is_relative_to(folder.resolve())
-            if inside and path.suffix in (".yaml", ".yml") and path.is_file():
+            if is_inside(path, folder) and path.suffix in (".yaml", ".yml") and path.is_file():
                 return path
     return None
 

@@ -47,6 +47,10 @@ class Trainer(Section, ABC):
     lora: Lora | None = Field(None, description="Low-rank adapters; default: train all weights")
     curves: ClassVar[tuple[str, ...]] = ()
     """Metrics of the training log that the report plots."""
+    per_step_field: ClassVar[str]
+    """The field that sets `examples_per_step`."""
+    length_field: ClassVar[str]
+    """The field that sets how long a row may be (tokens)."""
 
     @property
     @abstractmethod
@@ -69,11 +73,15 @@ class Sft(Trainer):
 
     kind: Literal["sft"] = "sft"
     learning_rate: float = Field(1e-4, gt=0, lt=1, description="Peak learning rate (AdamW)")
-    batch_size: BatchSize = Field(32, description="Rows per optimizer step")
+    batch_size: BatchSize = Field(
+        32, description="Rows per optimizer step; rows too few for a whole one are left out"
+    )
     max_length: NumTokens = Field(
         2048, description="Maximum length of prompt plus target (tokens); longer rows are dropped"
     )
     curves: ClassVar[tuple[str, ...]] = ("loss",)
+    per_step_field: ClassVar[str] = "batch_size"
+    length_field: ClassVar[str] = "max_length"
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
@@ -124,7 +132,9 @@ class Grpo(Trainer):
     kind: Literal["grpo"] = "grpo"
     learning_rate: float = Field(1e-5, gt=0, lt=1, description="Peak learning rate (AdamW)")
     group_size: int = Field(8, ge=2, le=1000, description="Completions per prompt (the group)")
-    prompts_per_step: BatchSize = Field(4, description="Prompts per optimizer step")
+    prompts_per_step: BatchSize = Field(
+        4, description="Prompts per optimizer step; prompts too few for a whole one are left out"
+    )
     kl: float = Field(
         0.0,
         ge=0,
@@ -149,6 +159,8 @@ class Grpo(Trainer):
     )
     reward: Reward = Field(default_factory=Reward, description="Reward of a completion")
     curves: ClassVar[tuple[str, ...]] = ("reward", "completion_tokens")
+    per_step_field: ClassVar[str] = "prompts_per_step"
+    length_field: ClassVar[str] = "max_prompt_length"
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

@@ -82,14 +82,15 @@ class View:
     columns: dict[str, str]
 
 
-def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
+def query(store: Store, sql: str, to_stdout: bool = False) -> duckdb.DuckDBPyRelation:
     """The result of one `select` over the views listed by `views`.
 
-    It reads no file but the tables of the store. Raises `UserError` for invalid SQL, several
-    statements, or a statement that writes or reads anything else.
+    It reads no file but the tables of the store; with `to_stdout`, the result may be copied to
+    `/dev/stdout`. Raises `UserError` for invalid SQL, several statements, or a statement that writes
+    or reads anything else.
     """
     require_select(sql)
-    connection = open_catalog(store, sql)
+    connection = open_catalog(store, sql, to_stdout)
     with sql_errors():
         return connection.sql(sql)
 
@@ -125,7 +126,7 @@ def _schema_of_view(row_type: type) -> pa.Schema:
     return pa.schema([("kind", pa.string()), ("fingerprint", pa.string()), *schema_of(row_type)])
 
 
-def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
+def open_catalog(store: Store, sql: str, to_stdout: bool = False) -> duckdb.DuckDBPyConnection:
     """A connection with the views that `sql` mentions; DuckDB reads their files, and no other file.
 
     A view over Parquet files opens all of them, which takes minutes for thousands of files on S3.
@@ -154,13 +155,14 @@ def open_catalog(store: Store, sql: str) -> duckdb.DuckDBPyConnection:
     }
     for name, files in tables.items():
         _create_view(connection, name, TABLES[name], files)
-    _close(connection, [file for files in tables.values() for file in files])
+    allowed = [file for files in tables.values() for file in files]
+    _close(connection, [*allowed, *(["/dev/stdout"] if to_stdout else [])])
     return connection
 
 
 def _close(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
-    """Leave nothing open to SQL but these files, and standard output for the results."""
-    connection.execute("set allowed_paths = $1", [[*files, "/dev/stdout"]])
+    """Leave nothing open to SQL but these files."""
+    connection.execute("set allowed_paths = $1", [files])
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 

@@ -19,15 +19,30 @@ def require_select(sql: str) -> None:
     The type of the statement does not tell: `with x as (copy ...) select 1` is a select that writes
     a file, and `explain analyze` runs what it explains.
     """
-    with duckdb.connect() as parser:
-        (answer,) = parser.execute("select json_serialize_sql($1)", [sql]).fetchall()
-    tree = json.loads(answer[0])
+    try:
+        tree = _syntax_tree(sql)
+        is_select = not tree["error"] and len(tree["statements"]) == 1 and _only_reads(tree)
+    except RecursionError:
+        raise UserError(
+            "sql: the statement is nested too deeply (a chain such as 1 + 1 + ... is, too); split it, "
+            "or write a list: in (...), list_sum([...])"
+        ) from None
     if tree["error"] and tree["error_type"] == "parser":
         raise UserError(f"sql: {' '.join(tree['error_message'].split())}")
-    if tree["error"] or len(tree["statements"]) != 1 or not _only_reads(tree):
+    if not is_select:
         raise UserError(
             "sql: write one select statement; the catalog is read-only, and takes no statement as text"
         )
+
+
+def _syntax_tree(sql: str) -> dict[str, Any]:
+    with duckdb.connect() as parser:
+        try:
+            (answer,) = parser.execute("select json_serialize_sql($1)", [sql]).fetchall()
+        except duckdb.Error as error:
+            raise UserError(f"sql: {' '.join(str(error).split())[:400]}") from error
+    tree: dict[str, Any] = json.loads(answer[0])
+    return tree
 
 
 def _only_reads(tree: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from cotpipe.steps.step import Step, Work
 from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
 from cotpipe.training.launch import Trained, train
-from cotpipe.training.messages import Event, SavedTrainingState
+from cotpipe.training.messages import Event, Rows, SavedTrainingState
 from cotpipe.training.processes import accumulation_steps
 
 logger = logging.getLogger(__name__)
@@ -40,27 +40,44 @@ def step(stage: Stage, start: str) -> Step:
 def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     """Write `model/` and `training_log.parquet`.
 
-    With too few examples for one optimizer step, the initial checkpoint is copied and the number of
-    optimizer steps is 0: without persistent failures there is nothing to train on.
+    With too few examples for one optimizer step, before or after those that are too long are
+    dropped, the initial checkpoint is copied and the number of optimizer steps is 0: without
+    persistent failures there is nothing to train on, and a night goes on.
     """
     trainer, processes = stage.trainer, work.settings.num_processes
     accumulation_steps(trainer.rows_per_step, trainer.micro_batch, processes)  # refuses early
     examples = work.input(f"{stage.name}-examples", "examples.parquet")
-    num_examples, per_step = pq.read_metadata(examples).num_rows, trainer.examples_per_step
-    if num_examples < per_step:
-        logger.warning(
-            "%s: %d examples are too few for one optimizer step (%d); skipping training",
-            stage.name, num_examples, per_step,
-        )  # fmt: skip
-        shutil.copytree(work.input(start, "model"), work.output / "model")
-        return {"optimizer_steps": 0} | _write_log(work.output, [])
+    num_examples = pq.read_metadata(examples).num_rows
+    if num_examples < trainer.examples_per_step:
+        return _skip(work, stage, start, Rows(rows_kept=0, rows_left_over=num_examples))
     trained, micro_batch = _train_in_memory(work, stage, start)
+    if not trained.rows.rows_kept:
+        return _skip(work, stage, start, trained.rows)
     counts = {
         "optimizer_steps": trained.events[-1].num_steps,
         "micro_batch": micro_batch,
         "processes": processes,
     }
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
+
+
+def _skip(work: Work, stage: Stage, start: str, rows: Rows) -> dict[str, int]:
+    """Pass on the initial checkpoint, and say what was dropped and what to change."""
+    trainer, dropped, longer = stage.trainer, "", ""
+    if rows.rows_dropped:
+        dropped = (
+            f" ({rows.rows_dropped} that are too long were dropped, the longest has "
+            f"{rows.longest_row} tokens)"
+        )
+        longer = f"raise {stage.name}.trainer.{trainer.length_field}, "
+    logger.warning(
+        "%s: %d examples%s are too few for one optimizer step (%d); skipping training; "
+        "%slower %s.trainer.%s, or give it more problems",
+        stage.name, rows.rows_left_over, dropped, trainer.examples_per_step,
+        longer, stage.name, trainer.per_step_field,
+    )  # fmt: skip
+    shutil.copytree(work.input(start, "model"), work.output / "model")
+    return {"optimizer_steps": 0} | rows.model_dump() | _write_log(work.output, [])
 
 
 def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int]:

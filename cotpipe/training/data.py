@@ -33,42 +33,30 @@ def grpo_row(example: Example, index: int, tokenizer: PreTrainedTokenizerBase) -
     return {"prompt": example.prompt, "row": index, "length": length}
 
 
-def keep_within(
-    rows: Sequence[dict[str, Any]],
-    max_tokens: int,
-    limit: str,
-    needed: int,
-    per_step: str,
+def usable_rows(
+    rows: Sequence[dict[str, Any]], max_tokens: int, per_step: int
 ) -> list[dict[str, Any]]:
-    """The rows of at most `max_tokens` tokens; reports how many were kept and dropped.
+    """The rows that fill whole optimizer steps and are not too long; reports what became of all.
+
+    An incomplete last step is left out: several processes would fill it up with rows from the
+    beginning, and one would not.
 
     Args:
         rows: Rows with their `length` in tokens.
         max_tokens: The longest length that is kept (tokens).
-        limit: The trainer's field that sets it.
-        needed: Rows that one optimizer step takes.
-        per_step: The trainer's field that sets that.
-
-    Raises `UserError` if fewer than `needed` rows are left.
+        per_step: Rows that one optimizer step takes.
     """
-    kept = [row for row in rows if row["length"] <= max_tokens]
-    if len(kept) < needed:
-        longest = max(row["length"] for row in rows)
-        raise UserError(
-            f"{len(kept)} of the {len(rows)} training rows fit in {max_tokens} tokens (the longest "
-            f"has {longest}), and one optimizer step takes {needed}; raise the trainer's {limit}, "
-            f"or lower {per_step}"
+    fitting = [row for row in rows if row["length"] <= max_tokens]
+    kept = fitting[: len(fitting) // per_step * per_step]
+    write_line(
+        Rows(
+            rows_kept=len(kept),
+            rows_dropped=len(rows) - len(fitting),
+            rows_left_over=len(fitting) - len(kept),
+            longest_row=max((row["length"] for row in rows), default=0),
         )
-    write_line(Rows(rows_kept=len(kept), rows_dropped=len(rows) - len(kept)))
+    )
     return kept
-
-
-def whole_steps(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
-    """The rows without an incomplete last optimizer step.
-
-    Several processes would fill it up with rows from the beginning, and one would not.
-    """
-    return list(rows[: len(rows) // batch_size * batch_size])
 
 
 def sort_within_batches(rows: Sequence[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:

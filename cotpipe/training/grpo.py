@@ -17,7 +17,7 @@ from cotpipe.rationale.lengths import length_in
 from cotpipe.rationale.rewards import RewardParts, Target, reward_named
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.data import grpo_row, keep_within
+from cotpipe.training.data import grpo_row, usable_rows
 from cotpipe.training.job import Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
@@ -66,14 +66,16 @@ class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
 
 def train_grpo(job: Job, trainer: Grpo) -> None:
-    """Train on the prompts in order with the stage's reward, and save the checkpoint."""
+    """Train on the prompts in order with the stage's reward, and save the checkpoint.
+
+    With too few rows for one optimizer step, there is no checkpoint.
+    """
     model, tokenizer = open_student(job.student)
     examples = list(read_rows(job.examples, Example))
     rows = [grpo_row(example, index, tokenizer) for index, example in enumerate(examples)]
-    rows = keep_within(
-        rows, trainer.max_prompt_length, "max_prompt_length",
-        trainer.prompts_per_step, "prompts_per_step",
-    )  # fmt: skip
+    rows = usable_rows(rows, trainer.max_prompt_length, trainer.prompts_per_step)
+    if not rows:
+        return
     reward = _reward_of(job, trainer, tokenizer)
 
     def rewards(

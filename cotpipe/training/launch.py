@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 class Trained:
     """What a training process reported."""
 
-    rows: Rows = field(default_factory=lambda: Rows(rows_kept=0, rows_dropped=0))
+    rows: Rows = field(default_factory=lambda: Rows(rows_kept=0))
     events: list[Event] = field(default_factory=list)
 
 

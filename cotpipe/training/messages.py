@@ -16,12 +16,14 @@ class Event(BaseModel):
 
 
 class Rows(BaseModel):
-    """The number of training rows kept, and of rows dropped as too long."""
+    """What became of the training rows; with none kept, there is no training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows_kept: int
-    rows_dropped: int
+    rows_kept: int  # trained on
+    rows_dropped: int = 0  # too long
+    rows_left_over: int = 0  # too few for another optimizer step
+    longest_row: int = 0  # tokens, of all rows
 
 
 class SavedTrainingState(BaseModel):

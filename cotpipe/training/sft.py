@@ -6,7 +6,7 @@ from trl import SFTConfig, SFTTrainer
 from cotpipe.data.rows import Example, read_rows
 from cotpipe.recipe.trainers import Sft
 from cotpipe.training.arguments import shared_arguments
-from cotpipe.training.data import keep_within, sft_row, sort_within_batches, whole_steps
+from cotpipe.training.data import sft_row, sort_within_batches, usable_rows
 from cotpipe.training.job import Job
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
@@ -18,12 +18,17 @@ class ResumableSFTTrainer(ResumableTrainer, SFTTrainer):
 
 
 def train_sft(job: Job, trainer: Sft) -> None:
-    """Train on the examples in order, with the loss on targets only, and save the checkpoint."""
+    """Train on the examples in order, with the loss on targets only, and save the checkpoint.
+
+    With too few rows for one optimizer step, there is no checkpoint.
+    """
     model, tokenizer = open_student(job.student)
     rows = [sft_row(example, tokenizer) for example in read_rows(job.examples, Example)]
     # TRL silently truncates longer rows, which would cut off the end of the target.
-    rows = keep_within(rows, trainer.max_length, "max_length", trainer.batch_size, "batch_size")
-    rows = sort_within_batches(whole_steps(rows, trainer.batch_size), trainer.batch_size)
+    rows = usable_rows(rows, trainer.max_length, trainer.batch_size)
+    if not rows:
+        return
+    rows = sort_within_batches(rows, trainer.batch_size)
     config = SFTConfig(
         **shared_arguments(job),
         lr_scheduler_type="linear",

@@ -81,7 +81,7 @@ def sql(
         raise UserError(
             "sql: Parquet is binary; redirect it to a file: cotpipe sql --parquet 'select ...' > FILE"
         )
-    relation = ask(open_store(Settings()), query)
+    relation = ask(open_store(Settings()), query, to_stdout=csv or json)
     with sql_errors():
         if parquet:
             _write_parquet(relation)

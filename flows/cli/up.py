@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,7 +115,8 @@ def _tell(address: str, console: Terminal) -> None:
         f"logs:    {folder()}",
         f"For commands in this shell: export PREFECT_API_URL={address}",
     ]
-    if password_file().is_file():
+    given, known = os.environ.get("PREFECT_API_AUTH_STRING"), kept_password()
+    if known and known.get_secret_value() == given:
         kept = f"export PREFECT_API_AUTH_STRING=$(cat {password_file()})"
         lines.append(f"For Prefect's own commands: {kept}")
     for line in lines:
@@ -138,20 +140,51 @@ def _serve(port: int, address: str, console: Terminal) -> None:
     """Start the local server if it does not run; this process and its children log in to it."""
     os.environ["PREFECT_API_URL"] = address  # read when Prefect is imported
     running = _runs_for("server", address)
-    password = _password(console)
+    if running:
+        _wait_for(address)
+        _require_closed(address)
+    elif _is_taken(port):
+        raise UserError(
+            f"another program listens on port {port}; end it, or choose another: "
+            f"cotpipe up --port {port + 1}"
+        )
+    password = _password(console, new=not running)
     os.environ["PREFECT_API_AUTH_STRING"] = password
     if not running:
         command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
         _start("server", command, address, _closed_to_others(address, password))
-    _wait_for(address)
+        _wait_for(address)
 
 
-def _password(console: Terminal) -> str:
-    """User and password: of the environment, else the kept ones, else new ones, which are shown."""
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _require_closed(address: str) -> None:
+    """Raise `UserError` if the running server asks for no password."""
+    if httpx.get(f"{address}/admin/version", timeout=60).is_success:
+        raise UserError(
+            f"the server at {address} asks for no password (an older version of cotpipe has started "
+            "it), so anybody on this machine can start runs; start it again: cotpipe down, then "
+            "cotpipe up"
+        )
+
+
+def _password(console: Terminal, new: bool) -> str:
+    """User and password: of the environment, else the kept ones, else new ones, which are shown.
+
+    A server that runs already has a password: raises `UserError` if `new` ones are not possible.
+    """
     for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
         if os.environ.get(name):
             return os.environ[name]
     kept = kept_password()
+    if kept is None and not new:
+        raise UserError(
+            f"{password_file()}, the password of the running server, is gone; set "
+            "PREFECT_API_AUTH_STRING to it, or make another: cotpipe down, then cotpipe up"
+        )
     if kept is None:
         kept = make_password()
         console.print(
@@ -189,14 +222,23 @@ def _start(name: str, arguments: list[str], address: str, more: dict[str, str]) 
 
 
 def _wait_for(address: str) -> None:
-    """Wait until the server is ready; raises `RunError` if it exits."""
+    """Wait until our own server is ready; raises `RunError` if it exits.
+
+    Whoever else answers at its address is asked nothing, and so is told no password.
+    """
     with announce_slow_start():
         while _runs_for("server", address):
+            server = remembered("server")
             try:
-                if httpx.get(f"{address}/health", timeout=60).is_success:
+                if (
+                    server
+                    and server.listens()
+                    and httpx.get(f"{address}/health", timeout=60).is_success
+                ):
                     return
             except httpx.HTTPError:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
     raise RunError(
         f"the Prefect server did not start; see {folder() / 'server.log'}, or choose another --port"
     )

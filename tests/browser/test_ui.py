@@ -77,8 +77,8 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     expect(page.get_by_text("stage 3", exact=True).first).to_be_visible()
 
 
-def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
-    path = tmp_path / "mine.jsonl"
+def test_the_form_offers_the_kinds_of_sources(stack, page):
+    path = stack.folder / "mine.jsonl"  # in the worker's folder: no other file is accepted
     rows = (
         f'{{"question": "Box {number}?", "answer": "Box.\\nNumber.\\n#### 7"}}\n'
         for number in range(40)
@@ -87,7 +87,7 @@ def test_the_form_offers_the_kinds_of_sources(stack, page, tmp_path):
     open_form(page, stack.address, "prepare")
     fill(page, "start_from", "tiny")
     page.get_by_text("FileSource", exact=True).click()
-    fill(page, "Training problems: a .jsonl", str(path))
+    fill(page, "Training problems: a .jsonl", path.name)
     run_id = submit(page)
     wait_for_state(page, stack, run_id, "Completed")
     assert stack.tasks(run_id).keys() == {"problems", "rationales", "lessons"}

@@ -1,6 +1,7 @@
 """The engine for OpenAI-compatible servers, against a server that answers what a test says."""
 
 import itertools
+import re
 
 import pytest
 from aiohttp import web
@@ -174,14 +175,36 @@ def test_no_server_is_told_at_once():
         ask(None, address=nobody)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "This model's maximum context length is 1024 tokens. However, you requested 2048 tokens.",
-        "the request exceeds the available context size, try increasing it",
-        "The input (2048 tokens) is longer than the model's context length (1024 tokens).",
-    ],
+TOO_LONG = (  # OpenAI, vLLM (four versions), SGLang, llama.cpp, TGI, others
+    "This model's maximum context length is 1024 tokens. However, your messages resulted in 2048 tokens.",
+    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    "This model's maximum context length is 1024 tokens. However, you requested 2048 tokens.",
+    "'max_tokens' or 'max_completion_tokens' is too large: 50. This model's maximum context length is "
+    "1024 tokens and your request has 1000 input tokens (50 > 1024 - 1000).",
+    "The decoder prompt (length 2048) is longer than the maximum model length of 1024.",
+    "You passed 1000 input tokens and requested 50 output tokens. However, the model's context length "
+    "is only 1024 tokens",
+    "The input (2048 tokens) is longer than the model's context length (1024 tokens).",
+    "the request exceeds the available context size, try increasing it",
+    "`inputs` tokens + `max_new_tokens` must be <= 1024. Given: 1000 `inputs` tokens",
+    "`inputs` must have less than 1024 tokens. Given: 2048",
+    "Input prompt (2664 tokens) is too long and exceeds limit of 2048",
+    "Request too large for this model",
+    "prompt is too long: 210000 tokens > 200000 maximum",
 )
+NOT_THE_PROMPT = (
+    "no such parameter: seed",
+    "max_tokens is too large: 50. This model supports at most 40 completion tokens",
+    "'max_tokens' or 'max_completion_tokens' is too large: 50. This model's maximum context length is "
+    "40 tokens and your request has 20 input tokens (50 > 40 - 20).",
+    "This model's maximum context length is 40 tokens. However, you requested 70 tokens (20 in the "
+    "messages, 50 in the completion).",
+    "Invalid 'seed': integer too large",
+    "Invalid 'stop': array too long. Expected an array with maximum length 4",
+)
+
+
+@pytest.mark.parametrize("said", TOO_LONG)
 def test_a_prompt_that_is_too_long_for_a_server_costs_the_others_nothing(said):
     def answer(messages, body):
         if "p0" in messages[-1]["content"]:
@@ -195,10 +218,13 @@ def test_a_prompt_that_is_too_long_for_a_server_costs_the_others_nothing(said):
     assert (fine.text, fine.refused) == ("fine", "")
 
 
-def test_a_request_that_a_server_refuses_for_another_reason_ends_the_step():
-    answer = web.json_response({"error": {"message": "no such parameter: seed"}}, status=400)
+@pytest.mark.parametrize("said", NOT_THE_PROMPT)
+def test_a_request_that_a_server_refuses_for_another_reason_ends_the_step(said):
+    def answer(messages, body):
+        return web.json_response({"error": {"message": said}}, status=400)
+
     with (
-        ScriptedModel(lambda messages, body: answer) as model,
-        pytest.raises(UserError, match="problem p0: .*no such parameter: seed"),
+        ScriptedModel(answer) as model,
+        pytest.raises(UserError, match=f"problem p0: .*{re.escape(said)}; check the teacher's"),
     ):
         ask(model, REQUESTS[:1], Sampling(1, 0.0, 50, 0))

@@ -146,10 +146,16 @@ def job() -> dict:
     return fill(TEMPLATE["job_configuration"]["job_manifest"])
 
 
+CHOSEN_BY_ITS_OWNER = {
+    "command", "env", "image", "secret_name", "service_account_name", "namespace"
+}  # fmt: skip
+"""What decides which code a run is, and which secrets it gets: no variable, so that no run chooses it."""
+
+
 def test_the_kubernetes_job_is_valid_and_asks_for_a_gpu(job):
     kubernetes_validate.validate(job, "1.31", strict=True)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert not {"command", "env"} & set(TEMPLATE["variables"]["properties"])  # no run chooses them
+    assert not CHOSEN_BY_ITS_OWNER & set(TEMPLATE["variables"]["properties"])
     assert TEMPLATE["variables"]["additionalProperties"] is False
     assert container["envFrom"] == [{"secretRef": {"name": "cotpipe"}}]

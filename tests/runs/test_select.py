@@ -68,6 +68,7 @@ from glob('FOLDER/*')
 from read_text('TABLE/../../../../../private.csv')
 from read_text('STORE/runs/*')
 from read_text('/proc/self/environ')
+from read_text('/dev/stdout')
 from read_csv('http://127.0.0.1:1/x.csv')
 from read_parquet('s3://bucket/x.parquet')
 from duckdb_secrets()
@@ -133,6 +134,16 @@ def test_no_file_but_the_stores_tables_can_be_read(store, sql, tmp_path):
     with pytest.raises(UserError) as refused:
         ask(store, filled_in(sql, tmp_path))
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "nested", ["+".join(["1"] * 900), "+".join(["1"] * 3000), "(" * 3000 + "1" + ")" * 3000]
+)
+def test_a_statement_that_is_nested_too_deeply_is_one_line(store, nested):
+    with pytest.raises(
+        UserError, match="^sql: .*(nested too deeply|[Ee]xpression depth|syntax error)"
+    ):
+        ask(store, f"select {nested}")
 
 
 @pytest.mark.parametrize("sql", ALLOWED)

@@ -74,7 +74,14 @@ def test_deployments_can_go_to_a_pool_of_gpu_nodes(stack):
     assert found["work_pool_name"] == "gpu-nodes"
     made = stack.client.get("/work_pools/gpu-nodes").json()["base_job_template"]
     assert made["job_configuration"]["env"]["COTPIPE_GPU_LIMIT"] == "gpu"
-    for given in ({"command": "id"}, {"env": {"PATH": "/tmp"}}):
+    for given in (
+        {"command": "id"},
+        {"env": {"PATH": "/tmp"}},
+        {"image": "attack"},
+        {"secret_name": "another"},
+        {"service_account_name": "admin"},
+        {"namespace": "another"},
+    ):
         answer = stack.client.post(
             f"/deployments/{found['id']}/create_flow_run", json={"job_variables": given}
         )

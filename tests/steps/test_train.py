@@ -15,15 +15,15 @@ from cotpipe.steps.step import reference_of
 from cotpipe.store.artifacts import open_store
 from cotpipe.training.endings import KilledError
 from cotpipe.training.launch import Trained
-from cotpipe.training.messages import Event, SavedTrainingState
+from cotpipe.training.messages import Event, Rows, SavedTrainingState
 from tests.helpers.flow_runs import TINY
 
 
 class Stage1:
     """Stage 1 of a store, which has all that it reads."""
 
-    def __init__(self, folder: Path, student: Path, **settings) -> None:
-        self.recipe = load_recipe(TINY, [f"student.model={student}"])
+    def __init__(self, folder: Path, student: Path, *changes: str, **settings) -> None:
+        self.recipe = load_recipe(TINY, [f"student.model={student}", *changes])
         self.steps = steps_of(self.recipe)
         self.settings = Settings(store=str(folder), **settings)
         self.runner = StepRunner(open_store(self.settings), self.settings, Silent())
@@ -67,7 +67,8 @@ def scripted(monkeypatch, *attempts):
 
         attempts[len(seen) - 1](job, reach, on_training_state)
         shutil.copytree(job.student, job.output)
-        return Trained(events=[Event(step=2, num_steps=2, figures={"loss": 1.0})])
+        finished = Event(step=2, num_steps=2, figures={"loss": 1.0})
+        return Trained(rows=Rows(rows_kept=16), events=[finished])
 
     monkeypatch.setattr("cotpipe.steps.train.train", train)
     return seen
@@ -137,3 +138,35 @@ def test_processes_that_cannot_share_an_optimizer_step_are_refused_before_traini
     with pytest.raises(UserError, match=r"8 rows, which 3 processes \(COTPIPE_NUM_PROCESSES\)"):
         Stage1(store, tiny_student, num_processes=3).run_step("stage1")
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("change", "counted", "told"),
+    [
+        (
+            "batch_size=4096",
+            {"rows_kept": 0, "rows_dropped": 0, "rows_left_over": 16},
+            "16 examples are too few for one optimizer step (4096); skipping training; lower "
+            "stage1.trainer.batch_size, or give it more problems",
+        ),
+        (
+            "max_length=20",
+            {"rows_kept": 0, "rows_dropped": 16, "rows_left_over": 0},
+            "0 examples (16 that are too long were dropped, the longest has LONGEST tokens) are too "
+            "few for one optimizer step (8); skipping training; raise stage1.trainer.max_length, "
+            "lower stage1.trainer.batch_size, or give it more problems",
+        ),
+    ],
+)
+def test_a_stage_with_too_few_rows_is_skipped_before_as_after_the_long_ones_are_dropped(
+    prepared, tmp_path, tiny_student, caplog, change, counted, told
+):
+    store = Path(shutil.copytree(prepared, tmp_path / "store"))
+    stage1 = Stage1(store, tiny_student, f"stage1.trainer.{change}")
+    record = stage1.run_step("stage1").record
+    assert record.counts["optimizer_steps"] == 0
+    assert counted.items() <= record.counts.items()
+    assert told.replace("LONGEST", str(record.counts["longest_row"])) in caplog.text
+    start = next(store.glob("student/*/*/model/model.safetensors"))
+    (passed_on,) = stage1.folder.glob("*/model/model.safetensors")
+    assert passed_on.read_bytes() == start.read_bytes()

@@ -10,7 +10,8 @@ from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.steps.tokenizer import prepare_tokenizer
-from cotpipe.training.data import keep_within, sft_row
+from cotpipe.training.data import sft_row, usable_rows
+from cotpipe.training.messages import Rows
 from cotpipe.training.sft import ResumableSFTTrainer
 from tests.helpers.lessons import TABLE
 from tests.helpers.tokenizers import SHAPES, save_model, tokenizer_of
@@ -50,12 +51,10 @@ def test_a_checkpoint_whose_template_does_not_end_with_its_end_token_is_refused(
         sft_row(taught()[0], tokenizer)
 
 
-def test_too_few_rows_that_fit_say_how_many_and_what_to_change():
-    rows = [{"length": length} for length in (5, 6, 90, 80)]
-    assert len(keep_within(rows, 10, "max_prompt_length", 2, "prompts_per_step")) == 2
-    with pytest.raises(
-        UserError,
-        match=r"2 of the 4 training rows fit in 10 tokens \(the longest has 90\), and one optimizer "
-        r"step takes 3; raise the trainer's max_prompt_length, or lower prompts_per_step",
-    ):
-        keep_within(rows, 10, "max_prompt_length", 3, "prompts_per_step")
+def test_every_row_that_is_not_trained_on_is_counted(monkeypatch):
+    said: list[Rows] = []
+    monkeypatch.setattr("cotpipe.training.data.write_line", said.append)
+    lengths = [5] * 47 + [90] * 3
+    kept = usable_rows([{"length": length} for length in lengths], 10, 32)
+    assert len(kept) == 32
+    assert said == [Rows(rows_kept=32, rows_dropped=3, rows_left_over=15, longest_row=90)]

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cotpipe.data.rows import Example, write_rows
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import RunError
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
@@ -85,13 +85,18 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
         AutoModelForCausalLM.from_pretrained(job.output)
 
 
-def test_rows_that_do_not_fit_are_the_users_mistake(tmp_path, tiny_student):
-    job = job_of(tmp_path, tiny_student, "reconstruction", SFT | {"max_length": 20})
-    with pytest.raises(
-        UserError,
-        match="0 of the 16 training rows fit in 20 tokens .*raise the trainer's max_length",
-    ):
-        run(job)
+@pytest.mark.parametrize(
+    ("task", "trainer"),
+    [
+        ("reconstruction", SFT | {"max_length": 20}),
+        ("rewriting", {"kind": "grpo", "prompts_per_step": 8, "micro_batch": 8, "max_prompt_length": 20}),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_end_no_run(tmp_path, tiny_student, task, trainer):
+    trained = run(job_of(tmp_path, tiny_student, task, trainer))
+    assert (trained.rows.rows_kept, trained.events) == (0, [])
+    assert trained.rows.rows_dropped > 0
+    assert trained.rows.longest_row > 20
 
 
 def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):

@@ -54,6 +54,10 @@ class FileSource(TableSource):
         return counted
 
     @override
+    def local_paths(self) -> list[Path]:
+        return list(self._paths().values())
+
+    @override
     def check(self) -> str:
         missing = [str(path) for path in self._paths().values() if not path.is_file()]
         if missing:

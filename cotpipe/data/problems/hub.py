@@ -1,6 +1,7 @@
 """Problems from a data set of the Hugging Face hub."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -48,6 +49,12 @@ class HubSource(TableSource):
             for number, row in enumerate(rows, start=1):
                 where = f"{self.dataset} {split} row {number}"
                 yield self.problem_of(row, held_out, where, reading.answers)
+
+    @override
+    def local_paths(self) -> list[Path]:
+        """The folder that has the data set's name: `datasets` prefers it to the hub."""
+        path = Path(self.dataset)
+        return [path] if path.is_absolute() or ".." in path.parts or path.exists() else []
 
     @override
     def check(self) -> str:

@@ -44,6 +44,10 @@ class Source(Section, ABC):
         """What determines the problems, as JSON, for the fingerprint of the problems step."""
         return self.identity()
 
+    def local_paths(self) -> list[Path]:
+        """The local files and folders that it reads."""
+        return []
+
     def check(self) -> str:
         """Check that the source is available without reading it; returns a confirmation message.
 
