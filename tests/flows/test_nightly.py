@@ -14,7 +14,8 @@ import pytest
 
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
-from cotpipe.runs.garbage import collect_garbage, find_garbage
+from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import read_runs
 from cotpipe.runs.promotion import (
     REGISTRY,

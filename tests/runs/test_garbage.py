@@ -151,10 +151,7 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
 
 def test_shards_of_earlier_rounds_of_a_generation_under_way_are_kept(store):
     """The teacher asks in rounds; what the first round has cost is not lost in the second."""
-    shards = [
-        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, write)
-        for number in range(2)
-    ]
+    shards = [Step(SHARDS, 1, (), numbered(number), write) for number in range(2)]
     problems = commit(store, reference("problems")).reference
 
     def generate(work) -> dict[str, int]:
@@ -394,3 +391,8 @@ def test_an_old_run_is_set_aside_too_and_a_larger_number_of_kept_runs_takes_it_b
     assert not any(SET_ASIDE in name for name in store.storage.files(""))
     gc_until_all_is_gone(store)
     assert store.storage.files("") == {}
+
+
+def numbered(number: int):
+    """What of a recipe decides a step, in place of the recipe."""
+    return lambda recipe: {"number": number}

@@ -110,10 +110,7 @@ def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
         (work.output / "weights").write_bytes(CONTENT)
         return {}
 
-    shards = [
-        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, answer)
-        for number in range(20)
-    ]
+    shards = [Step(SHARDS, 1, (), numbered(number), answer) for number in range(20)]
 
     def merge(work) -> dict[str, int]:
         for path in work.shards(shards, "weights", lambda number: None):
@@ -125,7 +122,7 @@ def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
     before = open_locks()
     for number in range(2):
         store = open_store(s3_settings(rclone, tmp_path / f"cache-{number}", "s3://bucket/shards"))
-        step = Step("rationales", 1, (), lambda recipe, number=number: {"try": number}, merge)
+        step = Step("rationales", 1, (), numbered(number), merge)
         StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
         assert open_locks() == before
     assert len(seen) == 40
@@ -173,3 +170,8 @@ def test_the_doctor_says_what_the_server_does_with_conditional_writes(rclone, se
         found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
         assert (found.state, "ignores If-None-Match" in found.text) == (state, state == "warn")
         assert open_store(settings).storage.sizes("") == {}
+
+
+def numbered(number: int):
+    """What of a recipe decides a step, in place of the recipe."""
+    return lambda recipe: {"number": number}
