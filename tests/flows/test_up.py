@@ -1,5 +1,6 @@
 """To whom `cotpipe up` tells its password: to the server that it has started, and nobody else."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_a_program_that_takes_the_port_while_the_server_starts_is_not_told_the_p
         strangers.append(Stranger(port))
         return start([sys.executable, "-c", "import time; time.sleep(1)"], **options)
 
-    monkeypatch.setattr(up.subprocess, "Popen", start_late)
+    monkeypatch.setattr(subprocess, "Popen", start_late)
     with pytest.raises(RunError, match="choose another --port"):
         up._serve(port, f"http://127.0.0.1:{port}/api", Terminal())
     assert strangers[0].told == []
@@ -103,7 +104,7 @@ def test_no_command_tells_the_password_while_the_server_does_not_listen(
     remember(other_process.pid, address)  # runs, but has not come to listen
     monkeypatch.setenv("PREFECT_API_URL", address)
     log_in()
-    assert up.os.environ["PREFECT_API_AUTH_STRING"] == ""
+    assert os.environ["PREFECT_API_AUTH_STRING"] == ""
     stranger.shutdown()
 
 
