@@ -341,13 +341,19 @@ def test_files_of_users_with_names_like_artifacts_stay_where_they_are(store, cap
     """Files in the inbox, copies of artifacts and other files of theirs, whatever they are named."""
     one = commit(store, reference("problems"))
     root, name = store.storage.root, "d" * 32
-    for path in (f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png"):
+    for path in (
+        f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png",
+        f"notes/{one.fingerprint}/why.txt",
+    ):  # fmt: skip
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text("{}")
     shutil.copytree(root / str(one.reference), root / "backup" / one.fingerprint)
     theirs = [name for name in store.storage.files("") if not name.startswith("problems")]
     assert store.records() == [one]  # and so `sql` counts no row twice
     assert f"backup/{one.fingerprint} is a copy of {one.reference}" in caplog.text
+    begun(store, one.reference).finish("failed")  # it is kept for a week, by whatever it names
+    gc_until_all_is_gone(store)
+    pass_time(store, 8 * DAY)
     gc_until_all_is_gone(store)
     assert sorted(store.storage.files("")) == sorted(theirs)
     assert f"pictures/{name} holds files that are not of this store" in caplog.text
