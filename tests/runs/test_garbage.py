@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,13 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
     assert len(store.records(SHARDS)) == 1
 
 
+def requests(number: int, recipe: Recipe) -> dict[str, int]:
+    return {"requests": number}
+
+
 def test_shards_of_earlier_rounds_of_a_generation_under_way_are_kept(store):
     """The teacher asks in rounds; what the first round has cost is not lost in the second."""
-    shards = [
-        Step(SHARDS, 1, (), lambda recipe, number=number: {"requests": number}, write)
-        for number in range(2)
-    ]
+    shards = [Step(SHARDS, 1, (), partial(requests, number), write) for number in range(2)]
     problems = commit(store, reference("problems")).reference
 
     def generate(work) -> dict[str, int]:
