@@ -117,6 +117,7 @@ def fill(store: Store, artifacts: int) -> None:
         "thoughts": "",
         "num_tokens": 1,
         "truncated": False,
+        "refused": "",
     }
     pq.write_table(pa.Table.from_pylist([row], schema=schema_of(Generation)), buffer)
     table = buffer.getvalue()

@@ -83,7 +83,7 @@ class Look:
                 continue
             if reference not in self.needed:
                 unneeded.append(reference)
-            elif RECORD not in files or self._records[reference]:
+            elif self._records[reference] if RECORD in files else looks_own(files):
                 yield from self._old_parts(reference, files)
         for reference in self._of_this_store(unneeded):
             folder = str(reference)

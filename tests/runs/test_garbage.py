@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,9 +150,13 @@ def test_shards_of_a_generation_under_way_are_kept_however_old(store):
     assert len(store.records(SHARDS)) == 1
 
 
+def requests(number: int, recipe: Recipe) -> dict[str, int]:
+    return {"requests": number}
+
+
 def test_shards_of_earlier_rounds_of_a_generation_under_way_are_kept(store):
     """The teacher asks in rounds; what the first round has cost is not lost in the second."""
-    shards = [Step(SHARDS, 1, (), numbered(number), write) for number in range(2)]
+    shards = [Step(SHARDS, 1, (), partial(requests, number), write) for number in range(2)]
     problems = commit(store, reference("problems")).reference
 
     def generate(work) -> dict[str, int]:
@@ -352,13 +357,19 @@ def test_files_of_users_with_names_like_artifacts_stay_where_they_are(store, cap
     """Files in the inbox, copies of artifacts and other files of theirs, whatever they are named."""
     one = commit(store, reference("problems"))
     root, name = store.storage.root, "d" * 32
-    for path in (f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png"):
+    for path in (
+        f"inbox/{name}/new.jsonl", f"models/{name}/mine.txt", f"pictures/{name}/cat.png",
+        f"notes/{one.fingerprint}/why.txt",
+    ):  # fmt: skip
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text("{}")
     shutil.copytree(root / str(one.reference), root / "backup" / one.fingerprint)
     theirs = [name for name in store.storage.files("") if not name.startswith("problems")]
     assert store.records() == [one]  # and so `sql` counts no row twice
     assert f"backup/{one.fingerprint} is a copy of {one.reference}" in caplog.text
+    begun(store, one.reference).finish("failed")  # it is kept for a week, by whatever it names
+    gc_until_all_is_gone(store)
+    pass_time(store, 8 * DAY)
     gc_until_all_is_gone(store)
     assert sorted(store.storage.files("")) == sorted(theirs)
     assert f"pictures/{name} holds files that are not of this store" in caplog.text
@@ -391,8 +402,3 @@ def test_an_old_run_is_set_aside_too_and_a_larger_number_of_kept_runs_takes_it_b
     assert not any(SET_ASIDE in name for name in store.storage.files(""))
     gc_until_all_is_gone(store)
     assert store.storage.files("") == {}
-
-
-def numbered(number: int):
-    """What of a recipe decides a step, in place of the recipe."""
-    return lambda recipe: {"number": number}

@@ -1,6 +1,7 @@
 """What an S3 server or the way to it may do wrong, and what then counts as damaged."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,10 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     assert store.check(record.reference) == record
 
 
+def fields(number: int, recipe: Recipe) -> dict[str, int]:
+    return {"number": number}
+
+
 def open_locks() -> int:
     links = Path("/proc/self/fd").iterdir()
     return sum(os.path.realpath(link).endswith(".lock") for link in links)
@@ -110,7 +115,7 @@ def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
         (work.output / "weights").write_bytes(CONTENT)
         return {}
 
-    shards = [Step(SHARDS, 1, (), numbered(number), answer) for number in range(20)]
+    shards = [Step(SHARDS, 1, (), partial(fields, number), answer) for number in range(20)]
 
     def merge(work) -> dict[str, int]:
         for path in work.shards(shards, "weights", lambda number: None):
@@ -122,7 +127,7 @@ def test_a_step_of_many_shards_keeps_few_files_open(rclone, tmp_path):
     before = open_locks()
     for number in range(2):
         store = open_store(s3_settings(rclone, tmp_path / f"cache-{number}", "s3://bucket/shards"))
-        step = Step("rationales", 1, (), numbered(number), merge)
+        step = Step("rationales", 1, (), partial(fields, number), merge)
         StepRunner(store, Settings(), Silent()).run(step, Recipe(), {})
         assert open_locks() == before
     assert len(seen) == 40
@@ -170,8 +175,3 @@ def test_the_doctor_says_what_the_server_does_with_conditional_writes(rclone, se
         found = next(one for one in examine(load_recipe("demo"), settings) if one.name == "store")
         assert (found.state, "ignores If-None-Match" in found.text) == (state, state == "warn")
         assert open_store(settings).storage.sizes("") == {}
-
-
-def numbered(number: int):
-    """What of a recipe decides a step, in place of the recipe."""
-    return lambda recipe: {"number": number}
