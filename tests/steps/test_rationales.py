@@ -244,7 +244,7 @@ def test_the_order_of_rationales_does_not_depend_on_the_size_of_shards(problems,
 
 def test_a_prompt_that_is_too_long_costs_its_row_and_no_other(problems, tmp_path):
     unlucky = list(problems)[4]
-    message = "This model's maximum context length is 1024 tokens. However, you requested 4096."
+    message = "This model's maximum context length is 32768 tokens. However, you requested 40000."
 
     def answer(messages, body):
         if messages[-1]["content"] == unlucky:
@@ -259,7 +259,7 @@ def test_a_prompt_that_is_too_long_costs_its_row_and_no_other(problems, tmp_path
     assert {(row.problem_id, row.reason) for row in rejects} == {
         (problems[unlucky].problem_id, "prompt too long")
     }
-    assert "maximum context length is 1024" in rejects[0].detail
+    assert "maximum context length is 32768" in rejects[0].detail
     assert outcome.record.counts == {"kept": 22, "dropped": 2, "prompt too long": 2}
 
 
