@@ -15,8 +15,8 @@ help:  ## this list
 demo: .venv/installed  ## run the embedded default recipe: result table, report, trained student
 	$(BIN)/cotpipe run --recipe $(RECIPE)
 
-unit: .venv/installed-dev  ## the tests that take under a minute: no training, no Prefect, no S3
-	$(BIN)/python -m pytest $(UNIT) cotpipe
+unit: .venv/installed-dev  ## the tests that take under a minute: no training, no Prefect, no servers
+	$(BIN)/python -m pytest $(UNIT) cotpipe $(addprefix --ignore tests/, engines/test_servers.py steps/test_rationales.py)
 
 test: check pytest  ## static checks, then all tests that need no stack and no vLLM
 

@@ -14,13 +14,13 @@ from flows.curriculum import chosen_recipe
 
 @pytest.fixture
 def worker(tmp_path, monkeypatch) -> Path:
-    """A worker's machine, on which a deployment runs in `work`, with recipes in `recipes`."""
-    for name in ("work", "recipes", "private"):
+    """A worker's machine, on which a deployment runs in `runs`, with recipes in `recipes`."""
+    for name in ("runs", "recipes", "private"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows.csv").write_text("User name,Secret\nada,hunter-two\n")
-    (tmp_path / "work" / "link.csv").symlink_to(tmp_path / "private" / "rows.csv")
-    (tmp_path / "work" / "linked").symlink_to(tmp_path / "private")
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "runs" / "link.csv").symlink_to(tmp_path / "private" / "rows.csv")
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "private")
+    monkeypatch.chdir(tmp_path / "runs")
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("COTPIPE_RECIPES", str(tmp_path / "recipes"))
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
@@ -32,7 +32,7 @@ def chosen(**source: Any) -> Recipe:
     return chosen_recipe(form, None, open_store(Settings()))
 
 
-@pytest.mark.parametrize("path", ["rows.csv", "WORKER/work/rows.csv", "WORKER/recipes/rows.csv"])
+@pytest.mark.parametrize("path", ["rows.csv", "WORKER/runs/rows.csv", "WORKER/recipes/rows.csv"])
 def test_a_form_may_name_the_files_of_its_run_and_of_the_recipes(worker, path):
     assert chosen(kind="file", path=path.replace("WORKER", str(worker)))
 

@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 from aiohttp import web
+
+from tests.helpers.polling import PATIENCE, polls
 
 BIN = Path(sys.executable).parent
 
@@ -22,17 +25,16 @@ def free_port() -> int:
 
 
 def wait_until_open(port: int, process: subprocess.Popen) -> None:
-    for _ in range(600):
+    for _ in polls():
         assert process.poll() is None, "the server has ended"
         with socket.socket() as probe:
             probe.settimeout(0.1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        threading.Event().wait(0.1)
-    raise AssertionError("the server did not start within 60 s")
+    raise AssertionError("the server did not start")
 
 
-class _InAThread:
+class _InAThread(ABC):
     """A web server in a thread of this process, for the time of a `with` block."""
 
     def __init__(self, port: int | None = None) -> None:
@@ -42,15 +44,15 @@ class _InAThread:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 
-    async def _app(self) -> web.Application:
-        raise NotImplementedError
+    @abstractmethod
+    async def _app(self) -> web.Application: ...
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

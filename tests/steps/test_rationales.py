@@ -157,16 +157,22 @@ def test_nothing_is_written_again_where_all_answers_have_steps(problems, tmp_pat
     }  # fmt: skip
 
 
-def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
-    broken = {"on": True}
-    shards = shards_of([problem.problem_id for problem in problems.values()], 3)
-    unlucky = list(problems)[shards[2][0]]
+def breaking_in(shard, problems):
+    """A switch, and a model that refuses the first request of a shard while it is on."""
+    broken, unlucky = {"on": False}, list(problems)[shard[0]]
 
     def answer(messages, body):
         if broken["on"] and messages[-1]["content"] == unlucky:
             return web.Response(status=400)
         return solution(problems[messages[-1]["content"]])
 
+    return broken, answer
+
+
+def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
+    shards = shards_of([problem.problem_id for problem in problems.values()], 3)
+    broken, answer = breaking_in(shards[2], problems)
+    broken["on"] = True
     with ScriptedModel(answer) as model:
         pipeline = Pipeline(tmp_path, model, shard_size=3, shards_at_once=1)
         with pytest.raises(UserError, match="rejects the request"):
@@ -186,15 +192,8 @@ def test_a_crash_costs_one_shard_and_nothing_is_asked_twice(problems, tmp_path):
 
 
 def test_a_refresh_that_fails_is_gone_on_with_and_pays_for_no_shard_twice(problems, tmp_path):
-    broken = {"on": False}
     shards = shards_of([problem.problem_id for problem in problems.values()], 3)
-    unlucky = list(problems)[shards[2][0]]
-
-    def answer(messages, body):
-        if broken["on"] and messages[-1]["content"] == unlucky:
-            return web.Response(status=400)
-        return solution(problems[messages[-1]["content"]])
-
+    broken, answer = breaking_in(shards[2], problems)
     with ScriptedModel(answer) as model:
         pipeline = Pipeline(tmp_path, model, shard_size=3, shards_at_once=1)
         first = pipeline.run()
