@@ -1,6 +1,7 @@
 """Preflight checks: whether a recipe can run here, and how to fix what fails."""
 
 import base64
+import functools
 import importlib.metadata
 import os
 import uuid
@@ -19,7 +20,7 @@ from cotpipe.hub import require_on_hub
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.recipe.stages import Stage
 from cotpipe.settings import Settings
-from cotpipe.training.memory import Need, needs_of, shape_of
+from cotpipe.training.memory import ModelShape, Need, needs_of, shape_of
 from cotpipe.training.processes import accumulation_steps
 
 State = Literal["ok", "warn", "fail"]
@@ -38,6 +39,7 @@ class Finding:
 
 def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
     """Run all checks in turn; a failed check does not stop the others."""
+    shape = functools.cache(lambda: _shape(recipe.student, settings))  # GGUF is slow to read
     checks: list[tuple[str, Callable[[], tuple[State, str]]]] = [
         ("versions", _versions),
         ("store", lambda: _store(settings)),
@@ -47,7 +49,7 @@ def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
         ("student", lambda: _student(recipe, settings)),
         ("teacher", lambda: _teacher(recipe, settings)),
         *(
-            (f"memory of {stage.name}", _memory_of(recipe, stage, settings))
+            (f"memory of {stage.name}", _memory_of(stage, shape, settings))
             for stage in recipe.stages
         ),
     ]
@@ -249,18 +251,24 @@ def _teacher(recipe: Recipe, settings: Settings) -> tuple[State, str]:
     return "ok", f"{found}; engine {chosen}: {why}"
 
 
-def _memory_of(recipe: Recipe, stage: Stage, settings: Settings) -> Callable[[], tuple[State, str]]:
+def _shape(student: Student, settings: Settings) -> ModelShape:
+    from cotpipe.steps.student import read_config, stored_checkpoint
+
+    if stored_checkpoint(student.model):
+        student = Student(model=str(_stored_folder(student, settings)))
+    return shape_of(read_config(student))
+
+
+def _memory_of(
+    stage: Stage, shape: Callable[[], ModelShape], settings: Settings
+) -> Callable[[], tuple[State, str]]:
     def check() -> tuple[State, str]:
         from cotpipe.hardware.devices import training_attention
-        from cotpipe.steps.student import read_config, stored_checkpoint
 
-        student = recipe.student
-        if stored_checkpoint(student.model):
-            student = Student(model=str(_stored_folder(student, settings)))
         rows = stage.trainer.rows_per_step
         accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
-        shape = shape_of(read_config(student))
-        needs = needs_of(stage.trainer, shape, keeps_attention=training_attention() == "eager")
+        keeps_attention = training_attention() == "eager"
+        needs = needs_of(stage.trainer, shape(), keeps_attention)
         return judge_memory(stage.name, needs, *_memory())
 
     return check
