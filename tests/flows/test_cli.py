@@ -1,4 +1,4 @@
-"""The command as its users meet it: a process, its output and its exit status."""
+"""The command as its users meet it: its output and its exit status."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe, cotpipe_process
 
 PUBLISHED = [
     {
@@ -88,7 +88,7 @@ def run_with(prefect, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
     def run(*settings: str) -> subprocess.CompletedProcess:
         options = [option for setting in settings for option in ("--set", setting)]
         store = str(tmp_path / "store")
-        return cotpipe("run", "--store", store, *options, PREFECT_API_URL=prefect)
+        return cotpipe_process("run", "--store", store, *options, PREFECT_API_URL=prefect)
 
     return run
 
@@ -133,7 +133,7 @@ def test_run_refuses_an_empty_held_out_split(run_with, tiny_student):
 
 
 def test_debug_shows_the_traceback():
-    done = cotpipe("--debug", "run", "--recipe", "nothing")
+    done = cotpipe_process("--debug", "run", "--recipe", "nothing")
     assert done.returncode != 0
     assert "Traceback" in done.stderr
 
@@ -156,8 +156,8 @@ def test_sql_shows_its_tables_where_nothing_is_stored_yet(tmp_path):
     }
     assert {"evaluations", "runs", "run_steps", "artifacts"} <= shown.keys()
     for name in ("results", "runs"):
-        asked = cotpipe("sql", f"from {name}", "--csv", *store).stdout.strip().split(",")
-        assert asked == [column.split()[0] for column in shown[name].split(", ")]
+        asked = cotpipe_process("sql", f"from {name}", "--csv", *store).stdout.strip()
+        assert asked.split(",") == [column.split()[0] for column in shown[name].split(", ")]
 
 
 def test_sql_without_a_query_says_what_to_write():

@@ -4,7 +4,7 @@ import pytest
 
 from cotpipe.runs.doctor import judge_memory
 from cotpipe.training.memory import Need
-from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe, cotpipe_process
 from tests.helpers.servers import OldPrefect, ScriptedModel, free_port
 
 
@@ -92,7 +92,7 @@ def test_a_server_of_another_version_is_refused(tmp_path):
         assert lines(done)["Prefect"] == (
             "fail", f"{server.address} is Prefect 2.20.4, this is 3.7.7; install the same version on both"
         )  # fmt: skip
-        done = cotpipe(
+        done = cotpipe_process(
             "up",
             "--store",
             str(tmp_path),
@@ -107,7 +107,7 @@ def test_a_server_of_another_version_is_refused(tmp_path):
 
 def test_without_a_network_it_is_told_once_and_at_once(tmp_path):
     nobody = f"http://127.0.0.1:{free_port()}"
-    done = cotpipe(
+    done = cotpipe_process(  # what is set here is read where the library is loaded
         "doctor", "--recipe", "gsm8k-qwen2.5-3b", "--store", str(tmp_path),
         HF_HUB_OFFLINE="0", HF_ENDPOINT=nobody, HF_HOME=str(tmp_path / "hub"),
     )  # fmt: skip

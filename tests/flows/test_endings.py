@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from flows.temporary_server import TemporaryServer
-from tests.helpers.flow_runs import assert_one_line_error, cotpipe
+from tests.helpers.flow_runs import assert_one_line_error, cotpipe_process
 from tests.helpers.polling import PATIENCE, polls
 
 
@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_takes_its_server_with_it(under_way):
 def test_a_server_that_cannot_start_is_one_line(tmp_path):
     home = tmp_path / "prefect"
     home.write_text("a file, not a folder")
-    done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(home))
+    done = cotpipe_process("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(home))
     assert_one_line_error(done, 1, "server ended: ", "unable to open database", "PREFECT_HOME")
 
 
@@ -101,7 +101,7 @@ def test_the_server_of_a_run_is_for_that_run_alone(tmp_path, monkeypatch):
 
 
 def test_a_slow_start_says_what_it_waits_for(tmp_path):
-    done = cotpipe(
+    done = cotpipe_process(
         "run", "--store", str(tmp_path / "store"), "--until", "problems",
         PREFECT_HOME=str(tmp_path / "prefect"),
     )  # fmt: skip
@@ -112,5 +112,5 @@ def test_a_slow_start_says_what_it_waits_for(tmp_path):
 def test_a_server_of_a_prefect_profile_is_used(tmp_path):
     profile = '[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\nPREFECT_CLIENT_MAX_RETRIES = 0\n'
     (tmp_path / "profiles.toml").write_text('active = "mine"\n' + profile)
-    done = cotpipe("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(tmp_path))
+    done = cotpipe_process("run", "--store", str(tmp_path / "store"), PREFECT_HOME=str(tmp_path))
     assert_one_line_error(done, 1, "check PREFECT_API_URL")

@@ -8,7 +8,7 @@ import pytest
 from cotpipe.runs.log import read_runs
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_storage
-from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe
+from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe, cotpipe_process
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def made_by_the_last_run(store: str) -> set[str]:
 def test_a_run_that_lacks_a_step_is_run_again_from_there(store):
     shutil.rmtree(Path(store, "evaluation-stage3"))
     shutil.rmtree(Path(store, "report"))
-    done = cotpipe("rerun", "last", "--store", store)
+    done = cotpipe_process("rerun", "last", "--store", store)
     assert done.returncode == 0, done.stderr
     assert "stage 3" in done.stdout
     assert made_by_the_last_run(store) == {"evaluation-stage3", "report"}
 
 
 def test_a_step_is_done_again_where_that_is_asked_for(store):
-    done = cotpipe("rerun", "last", "--from", "evaluation-stage3", "--store", store)
+    done = cotpipe_process("rerun", "last", "--from", "evaluation-stage3", "--store", store)
     assert done.returncode == 0, done.stderr
     assert made_by_the_last_run(store) == {"evaluation-stage3", "report"}
     plan = cotpipe("rerun", "last", "--from", "stage2", "--dry-run", "--store", store)
@@ -53,7 +53,7 @@ def test_a_run_ends_where_that_is_asked_for(store, tiny_student):
     ]
     plan = cotpipe("run", *options, "--until", "stage1-examples", "--dry-run")
     assert "0 of 4 steps are reused, 4 will run" in plan.stdout
-    done = cotpipe("run", *options, "--until", "stage1-examples")
+    done = cotpipe_process("run", *options, "--until", "stage1-examples")
     assert done.returncode == 0, done.stderr
     assert "stage1-examples: " in done.stdout
     assert made_by_the_last_run(store) == {"problems", "rationales", "lessons", "stage1-examples"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cotpipe.runs.log import find_run
 from cotpipe.store.storage import LocalStorage
-from tests.helpers.flow_runs import cotpipe
+from tests.helpers.flow_runs import cotpipe, cotpipe_process
 from tests.helpers.store_before import BEFORE
 
 
@@ -13,7 +13,7 @@ def test_a_run_reuses_the_store_whole_and_its_earlier_run_can_be_read(tmp_path, 
     monkeypatch.chdir(BEFORE)  # recipes count the student's path in the report
     store = Path(shutil.copytree(BEFORE / "store", tmp_path / "store"))
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
-    done = cotpipe("run", "--recipe", "recipe.yaml", "--store", str(store))
+    done = cotpipe_process("run", "--recipe", "recipe.yaml", "--store", str(store))
     assert done.returncode == 0, done.stderr
     run = find_run(LocalStorage(store), "last")
     assert len(run.steps) == 16

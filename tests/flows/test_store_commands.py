@@ -16,7 +16,7 @@ from cotpipe.runs.catalog import query
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from cotpipe.store.records import SHARDS
-from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe
+from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe, cotpipe_process
 
 
 def run(*arguments: str) -> str:
@@ -55,9 +55,10 @@ def test_every_table_answers(stores):
 
 def test_sql_writes_csv_json_and_parquet_and_prints_a_table(stores):
     sql = "select problem_id, len(rationales) as n from problems order by 1 limit 3"
-    rows = [json.loads(line) for line in run("sql", sql, "--json", "--store", stores).splitlines()]
-    assert rows == select(stores, sql)
-    csv = pd.read_csv(io.StringIO(run("sql", sql, "--csv", "--store", stores)))
+    lines = cotpipe_process("sql", sql, "--json", "--store", stores).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == select(stores, sql)
+    written = cotpipe_process("sql", sql, "--csv", "--store", stores).stdout
+    csv = pd.read_csv(io.StringIO(written))
     assert csv["n"].tolist() == [1, 1, 1]
     command = [sys.executable, "-m", "flows.cli", "sql", sql, "--parquet", "--store", stores]
     table = pd.read_parquet(io.BytesIO(subprocess.check_output(command)))
@@ -83,11 +84,10 @@ def test_broken_sql_is_one_line(stores):
         cotpipe("sql", "select x from problems", "--store", stores), 2, "x", "problems, rationales"
     )
     assert_one_line_error(cotpipe("sql", "selec 1", "--store", stores), 2, "selec")
-    for options in ([], ["--csv"]):  # found only while rows are read
-        late = "select error('the row is bad') from problems"
-        assert_one_line_error(
-            cotpipe("sql", late, *options, "--store", stores), 2, "the row is bad"
-        )
+    late = "select error('the row is bad') from problems"  # found only while rows are read
+    assert_one_line_error(cotpipe("sql", late, "--store", stores), 2, "the row is bad")
+    as_csv = cotpipe_process("sql", late, "--csv", "--store", stores)
+    assert_one_line_error(as_csv, 2, "the row is bad")
 
 
 def test_an_empty_store_has_empty_tables(tmp_path):
@@ -218,7 +218,7 @@ def test_foreign_files_in_the_store_stop_no_command(stores, tmp_path):
         ["verify"],
         ["runs"],
     ):
-        done = cotpipe(*arguments, "--store", str(store))
+        done = cotpipe_process(*arguments, "--store", str(store))
         assert done.returncode == 0, done.stderr
         assert "skipped: " in done.stderr
     assert (store / "store/backup/problems/record.json").exists()

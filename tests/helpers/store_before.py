@@ -13,7 +13,7 @@ from cotpipe.recipe.files import load_recipe
 from cotpipe.steps.plan import name_artifacts
 from cotpipe.store.artifacts import Store
 from cotpipe.store.storage import LocalStorage
-from tests.helpers.flow_runs import cotpipe
+from tests.helpers.flow_runs import cotpipe_process
 
 BEFORE = Path(__file__).parents[1] / "store_before"
 _F = "f" * 32
@@ -71,7 +71,7 @@ def fill() -> None:
     names = {recipe: names_of(recipe) for recipe in RECIPES}
     Path("fingerprints.json").write_text(json.dumps(names, indent=1) + "\n")
     shutil.rmtree("store")
-    done = cotpipe("run", "--recipe", "recipe.yaml", "--store", "store")
+    done = cotpipe_process("run", "--recipe", "recipe.yaml", "--store", "store")
     assert done.returncode == 0, done.stderr
 
 
