@@ -16,6 +16,7 @@ from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from cotpipe.training.processes import accumulation_steps, exit_statuses
 from tests.helpers.lessons import TABLE, Table
+from tests.helpers.training import train_here
 
 SFT = {"kind": "sft", "batch_size": 8, "micro_batch": 2, "max_length": 400, "learning_rate": 0.01}
 GRPO = {
@@ -52,9 +53,8 @@ def test_two_processes_take_the_rows_and_have_the_loss_of_one(tmp_path, tiny_stu
         if saved.step == 1:
             shutil.copytree(saved.folder, tmp_path / "kept")
 
-    alone = run(
+    alone = train_here(
         job_of(tmp_path / "alone", tiny_student, SFT, training_state_seconds=0),
-        1,
         on_training_state=keep,
     )
     both = run(job_of(tmp_path / "both", tiny_student, SFT), 2)

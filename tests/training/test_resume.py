@@ -14,6 +14,7 @@ from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from cotpipe.training.messages import Event, SavedTrainingState
 from tests.helpers.lessons import TABLE
+from tests.helpers.training import train_here
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.1}
 
@@ -65,7 +66,10 @@ def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, values):
                 shutil.copytree(saved.folder, tmp_path / "kept")
                 raise KilledError
 
-        trained = train(job, 1, on_event=print, on_training_state=keep, on_line=print)
+        if kill_at:  # a process of its own
+            trained = train(job, 1, on_event=print, on_training_state=keep, on_line=print)
+        else:
+            trained = train_here(job, on_training_state=keep)
         return trained.events, load_file(job.output / "model.safetensors")
 
     whole, weights = run("whole", resume=None, kill_at=None)

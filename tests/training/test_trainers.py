@@ -14,6 +14,7 @@ from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from tests.helpers.lessons import TABLE, Table
+from tests.helpers.training import train_here
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
@@ -54,7 +55,7 @@ def changed(student: Path, trained: Path) -> bool:
 def test_stage1_learns(tmp_path, tiny_student, lora):
     trainer = SFT | {"learning_rate": 0.01, "lora": lora}
     job = job_of(tmp_path, tiny_student, "reconstruction", trainer, num_epochs=6)
-    trained = run(job)
+    trained = train_here(job)
     assert (trained.rows.rows_kept, trained.rows.rows_dropped) == (96, 0)
     assert [event.step for event in trained.events] == list(range(1, 13))
     losses = [event.figures["loss"] for event in trained.events]
@@ -65,8 +66,9 @@ def test_stage1_learns(tmp_path, tiny_student, lora):
 
 
 def test_stage1_gives_the_same_weights_again(tmp_path, tiny_student):
-    for name in ("a", "b"):
-        run(job_of(tmp_path / name, tiny_student, "reconstruction", SFT))
+    """Here as in a process of its own."""
+    train_here(job_of(tmp_path / "a", tiny_student, "reconstruction", SFT))
+    run(job_of(tmp_path / "b", tiny_student, "reconstruction", SFT))
     assert not changed(tmp_path / "a" / "model", tmp_path / "b" / "model")
 
 
@@ -78,7 +80,7 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
     }  # fmt: skip
     for task, section in (("completion", {"masks": {"amount": "half"}}), ("rewriting", {})):
         job = job_of(tmp_path / task, tiny_student, task, trainer, **section)
-        events = run(job).events
+        events = train_here(job).events
         assert [event.step for event in events] == [1, 2]
         assert events[0].figures["reward"] == -2  # a random student is never right
         assert events[0].figures["completion_tokens"] <= 8
@@ -93,7 +95,7 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
     ],
 )  # fmt: skip
 def test_rows_that_do_not_fit_end_no_run(tmp_path, tiny_student, task, trainer):
-    trained = run(job_of(tmp_path, tiny_student, task, trainer))
+    trained = train_here(job_of(tmp_path, tiny_student, task, trainer))
     assert (trained.rows.rows_kept, trained.events) == (0, [])
     assert trained.rows.rows_dropped > 0
     assert trained.rows.longest_row > 20
