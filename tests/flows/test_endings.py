@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
@@ -13,12 +14,19 @@ import pytest
 from flows.temporary_server import TemporaryServer
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe_process
 from tests.helpers.polling import PATIENCE, polls
+from tests.helpers.prefect_server import make_prefect_home
 
 
 @pytest.fixture
-def under_way(tmp_path, tiny_student):
+def home(prefect, tmp_path) -> Path:
+    """A PREFECT_HOME whose database is there: it takes a server as long to make one as to start."""
+    return make_prefect_home(tmp_path / "prefect")
+
+
+@pytest.fixture
+def under_way(home, tmp_path, tiny_student):
     """A run that is in its first evaluation, which takes minutes."""
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = os.environ | {"PREFECT_HOME": str(home)}
     changes = (
         f"student.model={tiny_student}",
         "evaluation.max_new_tokens=700",
@@ -42,7 +50,7 @@ def servers_of(process: subprocess.Popen) -> list[psutil.Process]:
     return [one for one in found if "flows.temporary_server" in one.cmdline()]
 
 
-def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, tmp_path):
+def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, home, tmp_path):
     servers = servers_of(under_way)
     os.killpg(under_way.pid, signal.SIGINT)  # as a terminal does
     _, errors = under_way.communicate(timeout=PATIENCE)
@@ -53,18 +61,18 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_finished(under_way, tmp_path):
     assert list((tmp_path / "store" / "lessons").iterdir())
     assert len(servers) == 1
     assert not servers[0].is_running()
-    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
+    with sqlite3.connect(home / "prefect.db") as database:
         assert database.execute("select state_type from flow_run").fetchall() == [("CRASHED",)]
 
 
-def test_ctrl_c_does_not_wait_for_answers_that_are_being_generated(under_way, tmp_path):
+def test_ctrl_c_does_not_wait_for_answers_that_are_being_generated(under_way, home):
     while "evaluation-base" not in (line := under_way.stderr.readline()) or " of " not in line:
         assert line, "the run has ended"
     os.killpg(under_way.pid, signal.SIGINT)
     _, errors = under_way.communicate(timeout=PATIENCE)  # of several minutes
     assert under_way.returncode == 1, errors
     assert errors.splitlines()[-1].startswith("cotpipe: interrupted; finished steps are kept")
-    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
+    with sqlite3.connect(home / "prefect.db") as database:
         assert database.execute("select state_type from flow_run").fetchall() == [("CRASHED",)]
 
 
@@ -82,8 +90,8 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path):
     assert_one_line_error(done, 1, "server ended: ", "unable to open database", "PREFECT_HOME")
 
 
-def test_the_server_of_a_run_is_for_that_run_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+def test_the_server_of_a_run_is_for_that_run_alone(home, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(home))
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
         monkeypatch.setenv(name, "")  # restored afterwards: the server sets them
         monkeypatch.delenv(name)
