@@ -1,6 +1,7 @@
 """A Prefect server for one command; it exits with the process that started it, even if killed."""
 
 import atexit
+import gc
 import os
 import re
 import secrets
@@ -104,6 +105,7 @@ def serve() -> None:
     If a Prefect profile names a server, writes that one's address. Only after an address of its own
     comes the word `own`.
     """
+    gc.disable()  # the imports make a million objects that stay; looking through them takes long
     import uvicorn
     from prefect.settings import get_current_settings
 
@@ -118,6 +120,8 @@ def serve() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            gc.freeze()
+            gc.enable()
             out.write(address)
             out.close()
 

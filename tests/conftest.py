@@ -1,5 +1,6 @@
 """Shared by the tests: a tiny student, Prefect, one finished run of the whole flow, and the real data where it is at hand."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from tests.helpers.scheduling import SharedServersTogether
 from tests.helpers.sharing import close_shared_folder, once, open_shared_folder, shared_folder
 from tests.helpers.students import save_tiny_student
 
+gc.disable()  # until all tests are imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run side by side
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -48,6 +50,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServersTogether:
     return SharedServersTogether(config, log)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the tests import stays: it is not looked through again and again
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,8 +6,7 @@ Messages go to standard output as JSON lines, logs to standard error.
 
 import gc
 
-gc.disable()  # the imports make a million objects that stay; looking through them again and again
-# would take a quarter of the start
+gc.disable()  # the imports make a million objects that stay; looking through them takes seconds
 
 import logging
 import os
@@ -32,7 +31,7 @@ from cotpipe.training.sft import train_sft
 
 def main() -> int:
     """Run the job named on the command line; returns the exit status."""
-    gc.freeze()
+    gc.freeze()  # nor are they looked through later, or at the end
     gc.enable()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     sys.excepthook = _tell

@@ -1,5 +1,6 @@
 """The commands that run a recipe, or rerun that of an earlier run."""
 
+import gc
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -101,8 +102,10 @@ def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepR
             server = TemporaryServer()
         log_in()
         # Importing Prefect takes seconds, and reads the server's address.
+        gc.disable()  # it makes much that stays, and no garbage
         from flows.curriculum import curriculum
 
+        gc.enable()
         return curriculum(recipe=recipe, until=until, refresh=tuple(refresh))
     except KeyboardInterrupt:
         _end_at_once(server)

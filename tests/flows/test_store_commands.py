@@ -85,7 +85,7 @@ def test_broken_sql_is_one_line(stores):
     )
     assert_one_line_error(cotpipe("sql", "selec 1", "--store", stores), 2, "selec")
     late = "select error('the row is bad') from problems"  # found only while rows are read
-    assert_one_line_error(cotpipe("sql", late, "--store", stores), 2, "the row is bad")
+    assert_one_line_error(cotpipe_process("sql", late, "--store", stores), 2, "the row is bad")
     as_csv = cotpipe_process("sql", late, "--csv", "--store", stores)
     assert_one_line_error(as_csv, 2, "the row is bad")
 
