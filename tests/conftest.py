@@ -57,6 +57,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # DuckDB complains of what it finds alive at the end
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The rooms with long tests come first, so that no process ends with a long one while the others idle."""
     items.sort(key=lambda item: not {"flows", "training", "tasks"} & set(item.path.parts))

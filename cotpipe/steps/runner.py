@@ -22,7 +22,7 @@ from cotpipe.steps.step import Step, Work, reference_of
 from cotpipe.store.artifacts import Draft, Store
 from cotpipe.store.leases import Contender, HeldLease, holder
 from cotpipe.store.lookup import READS_AT_ONCE
-from cotpipe.store.records import Record, Reference, package_versions
+from cotpipe.store.records import SHARDS, Record, Reference, package_versions
 from cotpipe.store.training_states import TrainingStates
 
 
@@ -141,7 +141,8 @@ class StepRunner:
                 draft, _describe(step, work, draft, reference, counts, seconds)
             )
         work.training_states.clear()
-        _release_memory()
+        if step.kind != SHARDS:  # they share a model, which the step itself gives back
+            _release_memory()
         return record
 
     def _named(self, plain: Reference, refresh: bool, shard_of: Reference | None) -> Reference:

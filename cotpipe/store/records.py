@@ -1,5 +1,6 @@
 """Artifact metadata: references, records, and fingerprints."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -128,6 +129,7 @@ def digest(identity: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of the packages that affect computation and storage."""
     return {name: importlib.metadata.version(name) for name in _VERSIONED}
