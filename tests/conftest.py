@@ -14,7 +14,7 @@ from cotpipe.recipe.files import load_recipe
 from cotpipe.steps.runner import StepResult
 from tests.helpers.flow_runs import TINY
 from tests.helpers.prefect_server import start_prefect
-from tests.helpers.scheduling import SharedServersTogether
+from tests.helpers.scheduling import LONGEST, SharedServersTogether
 from tests.helpers.sharing import close_shared_folder, once, open_shared_folder, shared_folder
 from tests.helpers.students import save_tiny_student
 
@@ -62,8 +62,9 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rooms with long tests come first, so that no process ends with a long one while the others idle."""
-    items.sort(key=lambda item: not {"flows", "training", "tasks"} & set(item.path.parts))
+    """The longest tests come first, then the rooms of long ones: no process ends with one while others idle."""
+    rooms = {"flows", "training", "tasks", "store"}
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, not rooms & set(item.path.parts)))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Which tests go to one process together."""
+"""Which tests go to one process together, and which are begun first."""
 
 from xdist.scheduler import LoadScopeScheduling
 
@@ -11,6 +11,7 @@ TOGETHER = (
     "tests/engines/test_vllm_server.py",
     "tests/engines/test_vllm_engine.py",
 )
+LONGEST = ("test_nightly", "test_any_order", "test_endings")
 
 
 class SharedServersTogether(LoadScopeScheduling):
