@@ -263,12 +263,12 @@ def _memory_of(
     stage: Stage, shape: Callable[[], ModelShape], settings: Settings
 ) -> Callable[[], tuple[State, str]]:
     def check() -> tuple[State, str]:
-        from cotpipe.hardware.devices import training_attention
-
         rows = stage.trainer.rows_per_step
         accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
-        keeps_attention = training_attention() == "eager"
-        needs = needs_of(stage.trainer, shape(), keeps_attention)
+        model = shape()
+        from cotpipe.hardware.devices import training_attention
+
+        needs = needs_of(stage.trainer, model, keeps_attention=training_attention() == "eager")
         return judge_memory(stage.name, needs, *_memory())
 
     return check

@@ -123,6 +123,4 @@ def test_the_server_listens_on_this_machine_only(stack):
 
 def test_commands_find_the_password_themselves_and_tell_it_to_no_other_server(stack):
     for address, state in ((f"{stack.address}/api", "ok"), (f"{stack.address}/api/", "fail")):
-        done = stack.cotpipe("doctor", PREFECT_API_URL=address)
-        (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
-        assert line.startswith(state)
+        assert stack.doctor_on_prefect(PREFECT_API_URL=address).startswith(state)

@@ -45,6 +45,12 @@ class Stack:
             timeout=PATIENCE,
         )
 
+    def doctor_on_prefect(self, **environment: str) -> str:
+        """The doctor's line on the server; without a student, for which it would load torch."""
+        done = self.cotpipe("doctor", "--set", "student.model=./none", **environment)
+        (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
+        return line
+
     def up(self) -> str:
         done = self.cotpipe("up", "--port", str(self.port))
         assert done.returncode == 0, done.stderr

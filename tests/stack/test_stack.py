@@ -51,15 +51,13 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
         "timezone": "Europe/Berlin",
         "day_or": True,
     }
-    done = stack.cotpipe("doctor", PREFECT_API_URL=f"{stack.address}/api")
-    (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
+    line = stack.doctor_on_prefect(PREFECT_API_URL=f"{stack.address}/api")
     assert line.startswith("ok")
     assert "8 deployments" in line
     assert httpx.get(f"{stack.address}/api/admin/version").status_code == 401
-    done = stack.cotpipe(
-        "doctor", PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING=""
+    line = stack.doctor_on_prefect(
+        PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING=""
     )
-    (line,) = (line for line in done.stdout.splitlines() if "Prefect:" in line)
     assert line.startswith("fail")
     assert "PREFECT_API_AUTH_STRING" in line
 
