@@ -298,15 +298,23 @@ def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store):
     gc(store)
     pass_time(store, 2 * DAY)
     look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    beside = Store(LocalStorage(store.storage.root))
+
+    def start() -> None:
+        source = {"kind": "stored", "problems": [one.fingerprint]}
+        if how == "used":
+            assert beside.check(one.reference) == one
+        elif how == "planned":
+            begun(beside, one.reference)
+        else:
+            begun(beside, recipe=Recipe.model_validate({"problems": {"source": source}}))
+
     store.storage = Interrupted(store.storage.root)
-    used = []
-    store.storage.file, store.storage.others = (
-        RECORD,
-        lambda: used.append(Store(LocalStorage(store.storage.root)).check(one.reference)),
-    )
-    assert collect_garbage(store, look, garbage) == []
-    assert used == [one] == [store.check(one.reference)]
+    store.storage.file, store.storage.others = RECORD, start
+    assert [item.name for item in collect_garbage(store, look, garbage)] == [str(other.reference)]
+    assert store.check(one.reference) == one
     assert store.path(one, "file").read_text() == "x"
+    assert store.check(other.reference) is None
 
 
 def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
