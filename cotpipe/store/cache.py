@@ -4,9 +4,10 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import IO
 
 from cotpipe.store.downloads import download
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import Storage, local_files
+from cotpipe.store.storage import FileInfo, Storage, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Cache:
@@ -44,7 +46,7 @@ class Cache:
             lock = _lock_of(folder).open("wb")
             fcntl.flock(lock, fcntl.LOCK_SH)
             self._locks[folder] = lock
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
         self._make_room(num_bytes - _num_bytes(folder))
         return folder
@@ -82,6 +84,33 @@ class Cache:
         with ThreadPoolExecutor(_SMALL_FILES_AT_ONCE) as pool:
             return folder, list(pool.map(fetch, files))
 
+    def read_listed(self, files: Mapping[str, FileInfo]) -> list[bytes | None]:
+        """The contents of small files as a listing shows them; None where one has gone since.
+
+        Each content is read once per machine: its copy is named by the ETag, and used as long as
+        this is its MD5. Where a server's ETags are something else, nothing is copied.
+        """
+        folder = self.entry("listed", sum(info.size for info in files.values()))
+
+        def read(name: str) -> bytes | None:
+            etag = files[name].etag
+            copy = folder / etag if _MD5.fullmatch(etag) else None
+            with suppress(FileNotFoundError):
+                if copy and _md5(data := copy.read_bytes()) == etag:
+                    return data
+            found = self._storage.read(name)
+            if copy and found is not None and _md5(found) == etag:  # not replaced since
+                part = folder / f"{uuid.uuid4().hex}.part"
+                with suppress(FileNotFoundError):  # somebody empties the cache
+                    part.write_bytes(found)
+                    part.replace(copy)
+            return found
+
+        with ThreadPoolExecutor(_SMALL_FILES_AT_ONCE) as pool:
+            contents = list(pool.map(read, files))
+        self.release("listed")
+        return contents
+
     def _fetch(self, record: Record, file: StoredFile, folder: Path) -> bool:
         """Fetch one file unless it is cached; False if the store's own copy is damaged.
 
@@ -118,6 +147,10 @@ class Cache:
                 if path.is_dir():
                     used[path] = path.stat().st_mtime
         return sorted(used, key=used.__getitem__)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _num_bytes(folder: Path) -> int:

@@ -17,6 +17,7 @@ from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import FOLDER, RunLog
 from cotpipe.runs.nights import INBOX
 from cotpipe.runs.promotion import REGISTRY
+from cotpipe.runs.upkeep import Checked, verify
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
@@ -274,7 +275,7 @@ def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store,
 
 
 class Interrupted(LocalStorage):
-    """A disk on which others do something directly before a file is removed."""
+    """A disk on which others do something directly before a file is removed or hashed."""
 
     file, others = "", staticmethod(lambda: None)
 
@@ -291,10 +292,15 @@ class Interrupted(LocalStorage):
         self.interrupt(name)
         super().remove(name)
 
+    def sha256(self, name) -> str:
+        self.interrupt(name)
+        return super().sha256(name)
 
-def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store):
-    """`gc` has looked for the last time, and then a run reuses the artifact."""
-    one = commit(store, reference("problems"))
+
+@pytest.mark.parametrize("how", ["used", "planned", "named by its recipe"])
+def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store, how):
+    """`gc` has looked for the last time, and then a run uses the artifact, or will."""
+    one, other = (commit(store, reference("problems", digit)) for digit in "12")
     gc(store)
     pass_time(store, 2 * DAY)
     look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
@@ -327,6 +333,17 @@ def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
     storage.file, storage.others = SET_ASIDE, lambda: removed.append(gc(store))
     assert Store(storage).check(one.reference) is None
     assert removed == [{str(one.reference)}]
+
+
+def test_what_gc_removes_beside_a_verify_is_not_taken_for_damaged(store):
+    one, other = (commit(store, reference("problems", digit)) for digit in "12")
+    gc(store)
+    pass_time(store, 2 * DAY)
+    assert store.check(other.reference)
+    storage = Interrupted(store.storage.root)
+    storage.file, storage.others = f"{one.attempt}/file", lambda: gc(store)
+    assert verify(Store(storage), lambda done, total: None) == [Checked(other.reference, [])]
+    assert not any(name.startswith(str(one.reference)) for name in store.storage.files(""))
 
 
 def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):

@@ -1,6 +1,7 @@
 """What an S3 server or the way to it may do wrong, and what then counts as damaged."""
 
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +21,16 @@ from cotpipe.store.leases import Contender
 from cotpipe.store.records import SHARDS, Record, Reference
 from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
-from tests.helpers.servers import BadDownloads, NoConditions
+from tests.helpers.servers import BadDownloads, Counting, NoConditions
 
 CONTENT = bytes(range(256)) * 4
 
 
-def committed(server: str, folder: Path, address: str, content: bytes = CONTENT) -> Record:
+def committed(
+    server: str, folder: Path, address: str, content: bytes = CONTENT, kind: str = "stage1"
+) -> Record:
     store = open_store(s3_settings(server, folder / "first", address))
-    reference = Reference(kind="stage1", fingerprint="a" * 32)
+    reference = Reference(kind=kind, fingerprint="a" * 32)
     with store.draft(reference) as draft:
         (draft.path / "weights").write_bytes(content)
         record = Record(
@@ -95,6 +98,36 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     path.write_bytes(CONTENT[:100])  # a power cut
     assert read(store, record) == CONTENT
     assert store.check(record.reference) == record
+
+
+def test_many_artifacts_cost_one_request_each_and_their_records_none_the_second_time(
+    rclone, tmp_path
+):
+    """Requests are what a command over thousands of artifacts on S3 takes its time for."""
+    records = [committed(rclone, tmp_path, "s3://bucket/many", kind=f"stage{i}") for i in range(20)]
+    with Counting(rclone) as proxy:
+        for seen in ({"GET": 20}, {}):
+            store = open_store(s3_settings(proxy.address, tmp_path / "cache", "s3://bucket/many"))
+            proxy.requests.clear()
+            assert store.records() == sorted(records, key=lambda record: record.kind)
+            assert proxy.requests == Counter(GET=1) + Counter(seen)  # 1: the listing
+            assert len(verify(store, lambda done, total: None)) == 20
+            assert proxy.requests == Counter(GET=1) + Counter(seen) + Counter(GET=22)
+
+
+def test_a_record_that_was_replaced_or_cut_off_in_the_cache_is_read_again(rclone, tmp_path):
+    first = committed(rclone, tmp_path, "s3://bucket/records")
+    store = open_store(s3_settings(rclone, tmp_path / "cache", "s3://bucket/records"))
+    assert store.records() == [first]
+    (copy,) = (tmp_path / "cache").rglob("listed/*")
+    copy.write_bytes(copy.read_bytes()[:-1])  # a power cut
+    assert store.records() == [first]
+    store.mark_damaged(first, ["weights"])
+    second = committed(rclone, tmp_path, "s3://bucket/records")
+    assert first.attempt != second.attempt
+    assert store.records() == [second]
+    store.storage.remove(str(second.reference))
+    assert store.records() == []
 
 
 def fields(number: int, recipe: Recipe) -> dict[str, int]:
