@@ -37,6 +37,7 @@ class Cache:
         self._root = root / hashlib.sha256(storage.address.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
         self._locks: dict[Path, IO[bytes]] = {}
+        self._unmeasured = 0.0  # bytes that may still come before all entries are measured again
 
     def entry(self, name: str, num_bytes: int) -> Path:
         """The folder of entry `kind/fingerprint/attempt`, locked, with room for `num_bytes`."""
@@ -48,11 +49,17 @@ class Cache:
             self._locks[folder] = lock
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
-        self._make_room(num_bytes - _num_bytes(folder))
+        self._make_room(folder, num_bytes)
         return folder
 
-    def release(self, name: str) -> None:
-        """Let an entry be evicted that this process does not read any more."""
+    def release(self, name: str, num_written: int = 0) -> None:
+        """Let an entry be evicted that this process does not use any more.
+
+        Args:
+            name: The entry.
+            num_written: Bytes that have come into it besides those that `entry` was told of.
+        """
+        self._unmeasured -= num_written
         lock = self._locks.pop(self._folder(name), None)
         if lock:
             lock.close()
@@ -130,15 +137,25 @@ class Cache:
             part.unlink(missing_ok=True)
         return True
 
-    def _make_room(self, num_bytes: int) -> None:
+    def _make_room(self, folder: Path, num_bytes: int) -> None:
+        """Evict entries if there is no room for one of `num_bytes` in all.
+
+        Measuring all entries takes long, so it is done again only after a tenth of what was free then
+        may have come; where there is too little room, a tenth of the bound is freed, too.
+        """
+        self._unmeasured -= num_bytes
+        if self._unmeasured > 0:
+            return
         entries = {path: _num_bytes(path) for path in self._oldest_first()}
-        total = sum(entries.values()) + max(num_bytes, 0)
+        total = sum(entries.values()) + max(num_bytes - entries.get(folder, 0), 0)
+        bound = self._max_bytes if total <= self._max_bytes else 0.9 * self._max_bytes
         for path, size in entries.items():
-            if total <= self._max_bytes:
-                return
+            if total <= bound:
+                break
             if path not in self._locks and _remove_if_unused(path):
                 logger.info("cache: removed %s (%.2f GB)", path.name, size / 1e9)
                 total -= size
+        self._unmeasured = (self._max_bytes - total) / 10
 
     def _oldest_first(self) -> list[Path]:
         used = {}

@@ -17,8 +17,10 @@ from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store, open_store
+from cotpipe.store.cache import Cache
 from cotpipe.store.leases import Contender
 from cotpipe.store.records import SHARDS, Record, Reference
+from cotpipe.store.storage import LocalStorage, local_files
 from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
 from tests.helpers.servers import BadDownloads, Counting, NoConditions
@@ -128,6 +130,26 @@ def test_a_record_that_was_replaced_or_cut_off_in_the_cache_is_read_again(rclone
     assert store.records() == [second]
     store.storage.remove(str(second.reference))
     assert store.records() == []
+
+
+def test_the_cache_is_not_measured_again_for_every_small_file(tmp_path, monkeypatch):
+    """With thousands of entries, that would take longer than fetching them."""
+    measured = []
+    monkeypatch.setattr(
+        "cotpipe.store.cache.local_files",
+        lambda folder: measured.append(folder) or local_files(folder),
+    )
+    cache = Cache(tmp_path, LocalStorage(tmp_path / "store"), max_bytes=10_000)
+    for number in range(50):
+        folder = cache.entry(f"shard/{number}/0", num_bytes=100)
+        (folder / "file").write_bytes(bytes(100))
+        cache.release(f"shard/{number}/0")
+    assert len(measured) < 400  # measured for each, they were 1,275
+    for number in range(50, 200):
+        folder = cache.entry(f"shard/{number}/0", num_bytes=0)
+        (folder / "file").write_bytes(bytes(100))
+        cache.release(f"shard/{number}/0", num_written=100)
+        assert sum(info.size for info in local_files(tmp_path).values()) <= 10_100
 
 
 def fields(number: int, recipe: Recipe) -> dict[str, int]:
