@@ -275,7 +275,7 @@ def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store,
 
 
 class Interrupted(LocalStorage):
-    """A disk on which others do something directly before a file is removed or hashed."""
+    """A disk on which others do something directly before a file is removed, read or hashed."""
 
     file, others = "", staticmethod(lambda: None)
 
@@ -291,6 +291,10 @@ class Interrupted(LocalStorage):
     def remove(self, name) -> None:
         self.interrupt(name)
         super().remove(name)
+
+    def read(self, name) -> bytes | None:
+        self.interrupt(name)
+        return super().read(name)
 
     def sha256(self, name) -> str:
         self.interrupt(name)
@@ -333,6 +337,24 @@ def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
     storage.file, storage.others = SET_ASIDE, lambda: removed.append(gc(store))
     assert Store(storage).check(one.reference) is None
     assert removed == [{str(one.reference)}]
+
+
+def test_a_collection_that_fails_half_way_loses_nothing_that_somebody_uses(store):
+    """The records are gone, and then the server is; what it comes back with is whole."""
+    made = [commit(store, reference("problems", digit)) for digit in "123"]
+    gc(store)
+    pass_time(store, 2 * DAY)
+    look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    store.storage = Interrupted(store.storage.root)
+
+    def fail() -> None:
+        assert store.records() == []
+        raise TransientError("the server is away")
+
+    store.storage.file, store.storage.others = SET_ASIDE, fail
+    with pytest.raises(TransientError, match="is away"):
+        collect_garbage(store, look, garbage)
+    assert [store.check(one.reference) for one in made] == made
 
 
 def test_what_gc_removes_beside_a_verify_is_not_taken_for_damaged(store):
