@@ -97,18 +97,26 @@ class Cache:
         Each content is read once per machine: its copy is named by the ETag, and used as long as
         this is its MD5. Where a server's ETags are something else, nothing is copied.
         """
-        folder = self.entry("listed", sum(info.size for info in files.values()))
+        folder: Path | None = None
+        try:
+            folder = self.entry("listed", sum(info.size for info in files.values()))
+        except OSError as error:
+            logger.warning(
+                "records cannot be cached and are fetched each time: %s; set COTPIPE_CACHE to a "
+                "writable folder",
+                error,
+            )
 
         def read(name: str) -> bytes | None:
             etag = files[name].etag
-            copy = folder / etag if _MD5.fullmatch(etag) else None
-            with suppress(FileNotFoundError):
+            copy = folder / etag if folder and _MD5.fullmatch(etag) else None
+            with suppress(OSError):  # not there, or another user's
                 if copy and _md5(data := copy.read_bytes()) == etag:
                     return data
             found = self._storage.read(name)
             if copy and found is not None and _md5(found) == etag:  # not replaced since
-                part = folder / f"{uuid.uuid4().hex}.part"
-                with suppress(FileNotFoundError):  # somebody empties the cache
+                part = copy.with_name(f"{uuid.uuid4().hex}.part")
+                with suppress(OSError):  # the disk is full, or somebody empties the cache
                     part.write_bytes(found)
                     part.replace(copy)
             return found

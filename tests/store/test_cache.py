@@ -132,6 +132,14 @@ def test_a_record_that_was_replaced_or_cut_off_in_the_cache_is_read_again(rclone
     assert store.records() == []
 
 
+def test_without_a_folder_for_the_cache_a_store_is_still_listed(rclone, tmp_path, caplog):
+    record = committed(rclone, tmp_path, "s3://bucket/uncached")
+    (tmp_path / "cache").write_text("not a folder")
+    store = open_store(s3_settings(rclone, tmp_path / "cache", "s3://bucket/uncached"))
+    assert store.records() == [record]
+    assert "set COTPIPE_CACHE to a writable folder" in caplog.text
+
+
 def test_the_cache_is_not_measured_again_for_every_small_file(tmp_path, monkeypatch):
     """With thousands of entries, that would take longer than fetching them."""
     measured = []
