@@ -362,9 +362,12 @@ def test_what_gc_removes_beside_a_verify_is_not_taken_for_damaged(store):
     gc(store)
     pass_time(store, 2 * DAY)
     assert store.check(other.reference)
+    removed = []
     storage = Interrupted(store.storage.root)
-    storage.file, storage.others = f"{one.attempt}/file", lambda: gc(store)
+    storage.file = f"{one.attempt}/file"
+    storage.others = lambda: removed.append(gc(store))
     assert verify(Store(storage), lambda done, total: None) == [Checked(other.reference, [])]
+    assert removed == [{str(one.reference)}]
     assert not any(name.startswith(str(one.reference)) for name in store.storage.files(""))
 
 

@@ -20,7 +20,7 @@ from cotpipe.store.artifacts import Store, open_store
 from cotpipe.store.cache import Cache
 from cotpipe.store.leases import Contender
 from cotpipe.store.records import SHARDS, Record, Reference
-from cotpipe.store.storage import LocalStorage, local_files
+from cotpipe.store.storage import FileInfo, LocalStorage, local_files
 from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
 from tests.helpers.servers import BadDownloads, Counting, NoConditions
@@ -143,10 +143,12 @@ def test_without_a_folder_for_the_cache_a_store_is_still_listed(rclone, tmp_path
 def test_the_cache_is_not_measured_again_for_every_small_file(tmp_path, monkeypatch):
     """With thousands of entries, that would take longer than fetching them."""
     measured = []
-    monkeypatch.setattr(
-        "cotpipe.store.cache.local_files",
-        lambda folder: measured.append(folder) or local_files(folder),
-    )
+
+    def measure(folder: Path) -> dict[str, FileInfo]:
+        measured.append(folder)
+        return local_files(folder)
+
+    monkeypatch.setattr("cotpipe.store.cache.local_files", measure)
     cache = Cache(tmp_path, LocalStorage(tmp_path / "store"), max_bytes=10_000)
     for number in range(50):
         folder = cache.entry(f"shard/{number}/0", num_bytes=100)
