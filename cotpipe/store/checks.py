@@ -87,8 +87,11 @@ class FileChecks:
         """Hash files; `states` were read before, so a concurrent change is noticed next time."""
         if not files:
             return []
-        with ThreadPoolExecutor() as pool:
-            intact = list(pool.map(lambda file: self._is_intact(record, file), files))
+        if len(files) == 1:  # most often, and thousands of times: without a thread of its own
+            intact = [self._is_intact(record, files[0])]
+        else:
+            with ThreadPoolExecutor() as pool:
+                intact = list(pool.map(lambda file: self._is_intact(record, file), files))
         wrong = [file.path for file, good in zip(files, intact, strict=True) if not good]
         if states and not wrong:
             self._remember(record, dict(states))
