@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 
 from cotpipe.runs.folders import DAMAGED
@@ -11,17 +11,17 @@ from cotpipe.runs.log import FOLDER, read_runs
 from cotpipe.runs.promotion import read_registry
 from cotpipe.store.artifacts import Store
 from cotpipe.store.lookup import READS_AT_ONCE
-from cotpipe.store.records import RECORD, REFRESHED, SET_ASIDE, reference_of_folder
+from cotpipe.store.records import RECORD, REFRESHED, SET_ASIDE, Record, reference_of_folder
 
-_ITEMS_PER_LOOK = 100
-"""Pieces of garbage that are removed between two looks at the runs, within about a second."""
+_ITEMS_PER_LOOK = 250
+"""Pieces of garbage that are removed together, within about a second."""
 
 
 def collect_garbage(store: Store, look: Look, garbage: Sequence[Garbage]) -> list[Garbage]:
     """Set aside what is new, take back what is needed again, remove what is ready.
 
-    Directly before anything is removed, its folder is looked at once more, and the runs about a
-    second before. Returns what was removed; what a run has come to need meanwhile stays.
+    Directly before anything is removed, its folder and the runs are looked at once more. Returns
+    what was removed; what a run has come to need meanwhile stays.
     """
     marks = [item.mark for item in garbage if item.mark and not item.ready]
     new = [mark for mark in marks if mark not in look.files or _was_used(mark, look)]
@@ -31,13 +31,8 @@ def collect_garbage(store: Store, look: Look, garbage: Sequence[Garbage]) -> lis
     ready = [item for item in garbage if item.ready]
     removed: list[Garbage] = []
     for start in range(0, len(ready), _ITEMS_PER_LOOK):
-        chosen = _unneeded(store, look, ready[start : start + _ITEMS_PER_LOOK])
-        by_folder: dict[str, list[Garbage]] = {}
-        for item in chosen:
-            by_folder.setdefault(_folder_of(item), []).append(item)
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            for gone in pool.map(partial(_remove, store, look), by_folder.values()):
-                removed += gone
+        some = _unneeded(store, look, ready[start : start + _ITEMS_PER_LOOK])
+        removed += _remove(store, look, some)
     return removed
 
 
@@ -67,26 +62,58 @@ def _unneeded(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbag
     return [item for item in items if is_unneeded(item)]
 
 
-def _remove(store: Store, look: Look, items: Sequence[Garbage]) -> Sequence[Garbage]:
-    """Remove the garbage of one folder, unless somebody has changed it; returns what was removed.
+def _remove(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbage]:
+    """Remove garbage unless somebody has changed its folder or needs it; returns what was removed.
 
-    Whoever uses an artifact takes its mark away and then reads its record again; here the record
-    goes first and then the mark is read. So one of both sees what the other does.
+    Whoever uses an artifact takes its mark away and then reads its record again, and a run writes its
+    own record before it looks for what it needs; here the records go first, and then the marks and
+    the runs are read. So one of both sees what the other does.
     """
-    folder, mark = _folder_of(items[0]), items[0].mark
-    names = [name for item in items for name in item.files]
-    if folder in look.folders:  # a run's record is in none
-        if store.storage.files(folder) != look.folders[folder]:
-            return []
-        name, record = f"{folder}/{RECORD}", look.record(folder)
-        if name in names:
-            names.remove(name)
-            store.storage.remove_files([name])
-        if mark and record and store.storage.read(mark) is None:
-            store.storage.create(name, record.model_dump_json(indent=2).encode())
-            return []
-    store.storage.remove_files(sorted(names, key=_is_mark))
-    return items
+    items = _unchanged(store, look, items)
+    records = {f"{_folder_of(item)}/{RECORD}" for item in items}
+    records &= {name for item in items for name in item.files}
+    with ExitStack() as unless_decided:
+        unless_decided.callback(_put_back, store, look, items)
+        store.storage.remove_files(sorted(records))
+        chosen = _still_marked(store, look, _unneeded(store, look, items))
+        unless_decided.pop_all()
+    gone = {item.name for item in chosen}
+    _put_back(store, look, [item for item in items if item.name not in gone])
+    names = {name for item in chosen for name in item.files} - records
+    marks = set(filter(_is_mark, names))
+    store.storage.remove_files(sorted(names - marks))
+    store.storage.remove_files(sorted(marks))
+    return chosen
+
+
+def _unchanged(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbage]:
+    """Those in whose folders nothing has happened since the look; a run's record is in none."""
+    folders = sorted({_folder_of(item) for item in items} & look.folders.keys())
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        found = dict(zip(folders, pool.map(store.storage.files, folders), strict=True))
+    return [
+        item for item in items if found.get(_folder_of(item)) == look.folders.get(_folder_of(item))
+    ]
+
+
+def _still_marked(store: Store, look: Look, items: Sequence[Garbage]) -> list[Garbage]:
+    """Those but for the artifacts whose marks somebody has taken away."""
+    marks = sorted({item.mark for item in items if item.mark and _folder_of(item) in look.folders})
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        found = dict(zip(marks, pool.map(store.storage.read, marks), strict=True))
+    return [item for item in items if not item.mark or found.get(item.mark, b"") is not None]
+
+
+def _put_back(store: Store, look: Look, items: Sequence[Garbage]) -> None:
+    """Write the records of whole artifacts again."""
+    records = [record for item in items if item.mark and (record := look.record(item.name))]
+
+    def write(record: Record) -> None:
+        content = record.model_dump_json(indent=2).encode()
+        store.storage.create(f"{record.reference}/{RECORD}", content)
+
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        list(pool.map(write, records))
 
 
 def _folder_of(item: Garbage) -> str:

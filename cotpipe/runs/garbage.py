@@ -8,7 +8,7 @@ been set aside for the whole grace period is removed, after another look at it a
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from cotpipe.store.records import (
     Reference,
     reference_of_folder,
 )
+from cotpipe.store.storage import FileInfo
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Look:
         old = runs[: max(len(runs) - keep_runs, 0)]
         self._forgotten = [run for run in old if not self._may_go_on(run)]
         self.kept_runs = [run for run in runs if run not in self._forgotten]
-        self._records: dict[Reference, Record | None] = {}
+        self._records = store.listed_records(self._having(RECORD))
         self._refreshes = self._read_refreshes()
         self.needed: set[Reference] = set()
         registry = read_registry(store.storage).references
@@ -83,9 +84,9 @@ class Look:
                 continue
             if reference not in self.needed:
                 unneeded.append(reference)
-            elif self._records[reference] if RECORD in files else looks_own(files):
+            elif reference in self._records if RECORD in files else looks_own(files):
                 yield from self._old_parts(reference, files)
-        for reference in self._of_this_store(unneeded):
+        for reference in filter(self._is_of_this_store, unneeded):
             folder = str(reference)
             if files := self._without_pointer(folder, self.folders[folder]):
                 yield self._set_aside(folder, "no kept run needs it", files, SET_ASIDE)
@@ -121,8 +122,7 @@ class Look:
 
     def _uses(self, reference: Reference) -> set[Reference]:
         files = self.folders.get(str(reference), {})
-        record = self._store.readable_record(reference) if RECORD in files else None
-        self._records[reference] = record
+        record = self._records.get(reference)
         found = set(record.parts) if record else set()
         for kind, fingerprint in (record.inputs if record else {}).items():
             found.add(Reference(kind=kind, fingerprint=fingerprint))
@@ -132,33 +132,27 @@ class Look:
             found.add(self._store.latest(reference))
         return found
 
-    def _of_this_store(self, references: Sequence[Reference]) -> list[Reference]:
-        """Those whose folders hold artifacts; warns of others, which only have such names."""
+    def _having(self, name: str) -> dict[Reference, FileInfo]:
+        """The artifacts whose folders hold a file of this name."""
+        chosen = {folder: files[name] for folder, files in self.folders.items() if name in files}
+        found = {reference_of_folder(folder): info for folder, info in chosen.items()}
+        return {reference: info for reference, info in found.items() if reference}
 
-        def is_own(reference: Reference) -> bool:
-            files = self.folders[str(reference)]
-            if RECORD in files:
-                self._records[reference] = self._store.readable_record(reference)
-                return self._records[reference] is not None
-            if not looks_own(files):
-                logger.warning("skipped: %s holds files that are not of this store", reference)
-                return False
-            return True
-
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            own = pool.map(is_own, references)
-            return [one for one, is_own_one in zip(references, own, strict=True) if is_own_one]
+    def _is_of_this_store(self, reference: Reference) -> bool:
+        """Whether its folder holds an artifact; warns of one that only has such a name."""
+        files = self.folders[str(reference)]
+        if RECORD in files:
+            return reference in self._records
+        if not looks_own(files):
+            logger.warning("skipped: %s holds files that are not of this store", reference)
+            return False
+        return True
 
     def _read_refreshes(self) -> dict[str, set[Reference]]:
         """What has replaced an artifact, by the folder of the artifact."""
-        found = {folder: reference_of_folder(folder) for folder in self.folders}
-        chosen = {
-            folder: reference
-            for folder, reference in found.items()
-            if reference and REFRESHED in self.folders[folder]
-        }
+        chosen = self._having(REFRESHED)
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            return dict(zip(chosen, pool.map(self._store.refreshes, chosen.values()), strict=True))
+            return dict(zip(map(str, chosen), pool.map(self._store.refreshes, chosen), strict=True))
 
     def _without_pointer(self, folder: str, files: Files) -> Files:
         """The files but for the one that names the refreshed artifact, while there is any."""
@@ -217,7 +211,7 @@ class Look:
 
     def _old_parts(self, reference: Reference, files: Files) -> Iterator[Garbage]:
         """The parts of a needed artifact's folder that belong to no living attempt."""
-        record = self._records[reference]
+        record = self._records.get(reference)
         parts: dict[str, Files] = {}
         for name, info in files.items():
             parts.setdefault(name.split("/")[0], {})[name] = info

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cotpipe.errors import RunError
 from cotpipe.store.artifacts import Store
 from cotpipe.store.lookup import READS_AT_ONCE
 from cotpipe.store.records import Record, Reference
@@ -23,18 +24,28 @@ def verify(store: Store, report: Callable[[int, int], None]) -> list[Checked]:
     Calls `report` with the number of bytes verified and the total.
     """
     records = store.records()
+    listed = store.storage.sizes("")
     sizes = [sum(file.size for file in record.files) for record in records]
+    done, total, found = 0, sum(sizes), []
 
-    def check(record: Record) -> Checked:
-        damaged = store.damaged_files(record)
+    def check(record: Record) -> Checked | None:
+        """None if a `gc` or a new attempt has removed the artifact since it was listed."""
+        try:
+            damaged = store.damaged_files(record, listed)
+        except RunError:
+            if store.record(record.reference) == record:
+                raise
+            return None
+        if damaged and store.record(record.reference) != record:
+            return None
         if damaged and not store.is_marked_damaged(record):
             store.mark_damaged(record, damaged)
         return Checked(record.reference, damaged)
 
-    done, found = 0, []
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         for size, checked in zip(sizes, pool.map(check, records), strict=True):
-            found.append(checked)
+            if checked:
+                found.append(checked)
             done += size
-            report(done, sum(sizes))
+            report(done, total)
     return found

@@ -52,7 +52,7 @@ from cotpipe.store.records import (
     reference_of_folder,
 )
 from cotpipe.store.s3 import S3Storage
-from cotpipe.store.storage import LocalStorage, Storage
+from cotpipe.store.storage import LocalStorage, Storage, local_files
 from cotpipe.store.training_states import TRAINING_STATE
 
 LEFTOVERS_ARE_KEPT = 24 * 3600.0
@@ -131,7 +131,8 @@ class Store(Artifacts):
             raise
         finally:
             if self.cache:
-                self.cache.release(f"{reference}/{attempt}")
+                written = sum(info.size for info in local_files(path).values())
+                self.cache.release(f"{reference}/{attempt}", written)
 
     def _remove_leftovers(self, reference: Reference) -> None:
         record = self.record(reference)

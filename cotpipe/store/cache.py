@@ -4,9 +4,10 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import IO
 
 from cotpipe.store.downloads import download
 from cotpipe.store.records import Record, StoredFile
-from cotpipe.store.storage import Storage, local_files
+from cotpipe.store.storage import FileInfo, Storage, local_files
 
 logger = logging.getLogger(__name__)
 
 _FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Cache:
@@ -35,6 +37,7 @@ class Cache:
         self._root = root / hashlib.sha256(storage.address.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
         self._locks: dict[Path, IO[bytes]] = {}
+        self._unmeasured = 0.0  # bytes that may still come before all entries are measured again
 
     def entry(self, name: str, num_bytes: int) -> Path:
         """The folder of entry `kind/fingerprint/attempt`, locked, with room for `num_bytes`."""
@@ -44,13 +47,19 @@ class Cache:
             lock = _lock_of(folder).open("wb")
             fcntl.flock(lock, fcntl.LOCK_SH)
             self._locks[folder] = lock
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
-        self._make_room(num_bytes - _num_bytes(folder))
+        self._make_room(folder, num_bytes)
         return folder
 
-    def release(self, name: str) -> None:
-        """Let an entry be evicted that this process does not read any more."""
+    def release(self, name: str, num_written: int = 0) -> None:
+        """Let an entry be evicted that this process does not use any more.
+
+        Args:
+            name: The entry.
+            num_written: Bytes that have come into it besides those that `entry` was told of.
+        """
+        self._unmeasured -= num_written
         lock = self._locks.pop(self._folder(name), None)
         if lock:
             lock.close()
@@ -82,6 +91,41 @@ class Cache:
         with ThreadPoolExecutor(_SMALL_FILES_AT_ONCE) as pool:
             return folder, list(pool.map(fetch, files))
 
+    def read_listed(self, files: Mapping[str, FileInfo]) -> list[bytes | None]:
+        """The contents of small files as a listing shows them; None where one has gone since.
+
+        Each content is read once per machine: its copy is named by the ETag, and used as long as
+        this is its MD5. Where a server's ETags are something else, nothing is copied.
+        """
+        folder: Path | None = None
+        try:
+            folder = self.entry("listed", sum(info.size for info in files.values()))
+        except OSError as error:
+            logger.warning(
+                "records cannot be cached and are fetched each time: %s; set COTPIPE_CACHE to a "
+                "writable folder",
+                error,
+            )
+
+        def read(name: str) -> bytes | None:
+            etag = files[name].etag
+            copy = folder / etag if folder and _MD5.fullmatch(etag) else None
+            with suppress(OSError):  # not there, or another user's
+                if copy and _md5(data := copy.read_bytes()) == etag:
+                    return data
+            found = self._storage.read(name)
+            if copy and found is not None and _md5(found) == etag:  # not replaced since
+                part = copy.with_name(f"{uuid.uuid4().hex}.part")
+                with suppress(OSError):  # the disk is full, or somebody empties the cache
+                    part.write_bytes(found)
+                    part.replace(copy)
+            return found
+
+        with ThreadPoolExecutor(_SMALL_FILES_AT_ONCE) as pool:
+            contents = list(pool.map(read, files))
+        self.release("listed")
+        return contents
+
     def _fetch(self, record: Record, file: StoredFile, folder: Path) -> bool:
         """Fetch one file unless it is cached; False if the store's own copy is damaged.
 
@@ -101,15 +145,25 @@ class Cache:
             part.unlink(missing_ok=True)
         return True
 
-    def _make_room(self, num_bytes: int) -> None:
+    def _make_room(self, folder: Path, num_bytes: int) -> None:
+        """Evict entries if there is no room for one of `num_bytes` in all.
+
+        Measuring all entries takes long, so it is done again only after a tenth of what was free then
+        may have come; where there is too little room, a tenth of the bound is freed, too.
+        """
+        self._unmeasured -= num_bytes
+        if self._unmeasured > 0:
+            return
         entries = {path: _num_bytes(path) for path in self._oldest_first()}
-        total = sum(entries.values()) + max(num_bytes, 0)
+        total = sum(entries.values()) + max(num_bytes - entries.get(folder, 0), 0)
+        bound = self._max_bytes if total <= self._max_bytes else 0.9 * self._max_bytes
         for path, size in entries.items():
-            if total <= self._max_bytes:
-                return
+            if total <= bound:
+                break
             if path not in self._locks and _remove_if_unused(path):
                 logger.info("cache: removed %s (%.2f GB)", path.name, size / 1e9)
                 total -= size
+        self._unmeasured = (self._max_bytes - total) / 10
 
     def _oldest_first(self) -> list[Path]:
         used = {}
@@ -118,6 +172,10 @@ class Cache:
                 if path.is_dir():
                     used[path] = path.stat().st_mtime
         return sorted(used, key=used.__getitem__)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _num_bytes(folder: Path) -> int:

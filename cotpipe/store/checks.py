@@ -38,10 +38,20 @@ class FileChecks:
             address = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
             self._folder = LocalStorage(cache / "checked" / address)
 
-    def wrong_sizes(self, record: Record) -> list[str]:
-        """The files that are missing or have the wrong size; reads no contents."""
-        sizes = self._storage.sizes(record.folder)
-        return [file.path for file in record.files if sizes.get(file.path) != file.size]
+    def wrong_sizes(self, record: Record, listed: Mapping[str, int] | None = None) -> list[str]:
+        """The files that are missing or have the wrong size; reads no contents.
+
+        Args:
+            record: The artifact's record.
+            listed: Sizes in bytes of the store's files, by path, where they are known.
+        """
+        folder = record.folder
+        if listed is None:
+            own = self._storage.sizes(folder)
+            listed = {f"{folder}/{name}": size for name, size in own.items()}
+        return [
+            file.path for file in record.files if listed.get(f"{folder}/{file.path}") != file.size
+        ]
 
     def changed_files(self, record: Record) -> list[str]:
         """The files that do not match the record; hashes only files that are new or changed.
@@ -52,12 +62,14 @@ class FileChecks:
         new = [file for file in record.files if states.get(file.path) != known.get(file.path)]
         return self.wrong_sizes(record) or self._hash(record, new, states)
 
-    def damaged_files(self, record: Record) -> list[str]:
+    def damaged_files(self, record: Record, listed: Mapping[str, int] | None = None) -> list[str]:
         """The files that do not match the record; hashes every file, local or remote.
 
-        Raises `TransientError` if the connection, not the store's copy, damages a file.
+        Sizes are taken from `listed` as in `wrong_sizes`. Raises `TransientError` if the connection,
+        not the store's copy, damages a file, `RunError` if a listed file has been removed since.
         """
-        return self.wrong_sizes(record) or self._hash(record, record.files, self._states(record))
+        wrong = self.wrong_sizes(record, listed)
+        return wrong or self._hash(record, record.files, self._states(record))
 
     def _states(self, record: Record) -> dict[str, _State]:
         """The current states of the files that exist; empty for remote storage."""
@@ -75,8 +87,11 @@ class FileChecks:
         """Hash files; `states` were read before, so a concurrent change is noticed next time."""
         if not files:
             return []
-        with ThreadPoolExecutor() as pool:
-            intact = list(pool.map(lambda file: self._is_intact(record, file), files))
+        if len(files) == 1:  # most often, and thousands of times: without a thread of its own
+            intact = [self._is_intact(record, files[0])]
+        else:
+            with ThreadPoolExecutor() as pool:
+                intact = list(pool.map(lambda file: self._is_intact(record, file), files))
         wrong = [file.path for file, good in zip(files, intact, strict=True) if not good]
         if states and not wrong:
             self._remember(record, dict(states))

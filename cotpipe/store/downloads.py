@@ -33,10 +33,10 @@ def download(storage: Storage, name: str, file: StoredFile, target: Path) -> boo
 
     def once() -> _Content:
         data = storage.read(name) if file.size <= SMALL_BYTES else None
-        if data is not None:
-            target.write_bytes(data)  # one call in place of two
-        else:
-            storage.fetch(name, target)
+        if data is not None:  # in one call, and without reading it again
+            target.write_bytes(data)
+            return _Content(len(data), hashlib.sha256(data).hexdigest())
+        storage.fetch(name, target)
         return _Content(target.stat().st_size, file_sha256(target))
 
     return _is_intact(storage, name, file, once)

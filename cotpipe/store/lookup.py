@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from cotpipe.store.records import (
     read_record,
     reference_of_folder,
 )
-from cotpipe.store.storage import SMALL_BYTES, Storage
+from cotpipe.store.storage import SMALL_BYTES, FileInfo, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -84,26 +84,34 @@ class Artifacts:
         Files that are not of this store, and records that cannot be read, are skipped with a
         warning. Raises `UserError` for a record of a newer cotpipe.
         """
-        names = {Path(kind, name).as_posix() for name in self.storage.sizes(kind)}
-        references = references_in(names)
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            found = pool.map(self.readable_record, references)
-            chosen = [
-                record
-                for record in found
-                if record and (damaged or _damage_mark(record) not in names)
-            ]
+        files = {Path(kind, name).as_posix(): one for name, one in self.storage.files(kind).items()}
+        listed = {one: files[f"{one}/{RECORD}"] for one in references_in(files)}
+        chosen = [
+            record
+            for record in self.listed_records(listed).values()
+            if damaged or _damage_mark(record) not in files
+        ]
         return sorted(chosen, key=lambda record: (record.kind, record.made_at, record.fingerprint))
 
-    def readable_record(self, reference: Reference) -> Record | None:
-        """Like `record`, but warns of an unreadable record instead of raising `RunError`."""
-        try:
-            return self.record(reference)
-        except TransientError:
-            raise
-        except RunError as error:
-            logger.warning("skipped: %s", error)
-            return None
+    def listed_records(self, listed: Mapping[Reference, FileInfo]) -> dict[Reference, Record]:
+        """The records of artifacts whose record's file a listing has shown, if it is still there.
+
+        Each is fetched once per machine. Warns of an unreadable record instead of raising `RunError`.
+        """
+        names = {f"{reference}/{RECORD}": info for reference, info in listed.items()}
+        if self.cache:
+            contents = self.cache.read_listed(names)
+        else:
+            with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+                contents = list(pool.map(self.storage.read, names))
+        found = {}
+        for reference, data in zip(listed, contents, strict=True):
+            try:
+                if data is not None:
+                    found[reference] = read_record(data, str(reference))
+            except RunError as error:
+                logger.warning("skipped: %s", error)
+        return found
 
     def find(self, reference: Reference) -> Record | None:
         """The record of an artifact not marked as damaged whose files exist with the right sizes.
@@ -137,9 +145,16 @@ class Artifacts:
             record = self.record(reference)  # `gc` may have removed it before it could see this
         return record
 
-    def damaged_files(self, record: Record) -> list[str]:
-        """The files that do not match the record; hashes every file, ignoring earlier checks."""
-        return self._checks.damaged_files(record)
+    def damaged_files(self, record: Record, listed: Mapping[str, int] | None = None) -> list[str]:
+        """The files that do not match the record; hashes every file, ignoring earlier checks.
+
+        Args:
+            record: The artifact's record.
+            listed: Sizes in bytes of all files of the store, by path, where they are known.
+
+        Raises as `FileChecks.damaged_files` does.
+        """
+        return self._checks.damaged_files(record, listed)
 
     def mark_damaged(self, record: Record, files: list[str]) -> None:
         """Log the damage and mark the artifact so that no run uses it again."""

@@ -45,7 +45,9 @@ class S3Storage(Storage):
     def read(self, name: str) -> bytes | None:
         with self._reporting_errors():
             try:
-                data: bytes = self.filesystem.cat_file(self._path(name))
+                path = self._path(name)
+                # In parts, s3fs would ask for the size first: a second request per file.
+                data: bytes = self.filesystem.cat_file(path, max_concurrency=1)
             except FileNotFoundError:
                 return None
         return data
@@ -110,7 +112,7 @@ class S3Storage(Storage):
             found = self.filesystem.find(root, detail=True)
         return {
             path.removeprefix(f"{root}/"): FileInfo(
-                int(info["size"]), info["LastModified"].timestamp()
+                int(info["size"]), info["LastModified"].timestamp(), info["ETag"].strip('"')
             )
             for path, info in found.items()
             if path != root

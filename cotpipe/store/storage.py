@@ -30,6 +30,7 @@ class FileInfo(NamedTuple):
 
     size: int  # bytes
     modified: float  # seconds by the clock of the storage; compare with `Storage.now` alone
+    etag: str = ""  # S3's name of the content: its MD5, on most servers
 
 
 class Storage(ABC):
@@ -219,7 +220,8 @@ class LocalStorage(Storage):
 
     @override
     def sha256(self, name: str) -> str:
-        return file_sha256(self.root / name)
+        with self._reporting_errors():
+            return file_sha256(self.root / name)
 
     @override
     def local_path(self, name: str) -> Path:

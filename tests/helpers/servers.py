@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from pathlib import Path
 from typing import Self
 
@@ -150,6 +151,17 @@ class BadDownloads(FlakyProxy):
         number = len(self.lost)
         spoilt = request.method == "GET" and request.path.endswith("weights")
         return self.faults[number] if spoilt and number < len(self.faults) else None
+
+
+class Counting(FlakyProxy):
+    """Passes everything on, and counts the requests by method."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream, share=0, seed=0)
+        self.requests: Counter[str] = Counter()
+
+    def _fault(self, request: web.Request) -> None:
+        self.requests[request.method] += 1
 
 
 class NoConditions(FlakyProxy):

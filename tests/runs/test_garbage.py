@@ -17,6 +17,7 @@ from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import FOLDER, RunLog
 from cotpipe.runs.nights import INBOX
 from cotpipe.runs.promotion import REGISTRY
+from cotpipe.runs.upkeep import Checked, verify
 from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
@@ -274,7 +275,7 @@ def test_a_run_that_starts_between_the_look_and_the_removal_loses_nothing(store,
 
 
 class Interrupted(LocalStorage):
-    """A disk on which others do something directly before a file is removed."""
+    """A disk on which others do something directly before a file is removed, read or hashed."""
 
     file, others = "", staticmethod(lambda: None)
 
@@ -291,22 +292,39 @@ class Interrupted(LocalStorage):
         self.interrupt(name)
         super().remove(name)
 
+    def read(self, name) -> bytes | None:
+        self.interrupt(name)
+        return super().read(name)
 
-def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store):
-    """`gc` has looked for the last time, and then a run reuses the artifact."""
-    one = commit(store, reference("problems"))
+    def sha256(self, name) -> str:
+        self.interrupt(name)
+        return super().sha256(name)
+
+
+@pytest.mark.parametrize("how", ["used", "planned", "named by its recipe"])
+def test_a_run_that_starts_directly_before_a_removal_loses_nothing(store, how):
+    """`gc` has looked for the last time, and then a run uses the artifact, or will."""
+    one, other = (commit(store, reference("problems", digit)) for digit in "12")
     gc(store)
     pass_time(store, 2 * DAY)
     look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    beside = Store(LocalStorage(store.storage.root))
+
+    def start() -> None:
+        source = {"kind": "stored", "problems": [one.fingerprint]}
+        if how == "used":
+            assert beside.check(one.reference) == one
+        elif how == "planned":
+            begun(beside, one.reference)
+        else:
+            begun(beside, recipe=Recipe.model_validate({"problems": {"source": source}}))
+
     store.storage = Interrupted(store.storage.root)
-    used = []
-    store.storage.file, store.storage.others = (
-        RECORD,
-        lambda: used.append(Store(LocalStorage(store.storage.root)).check(one.reference)),
-    )
-    assert collect_garbage(store, look, garbage) == []
-    assert used == [one] == [store.check(one.reference)]
+    store.storage.file, store.storage.others = RECORD, start
+    assert [item.name for item in collect_garbage(store, look, garbage)] == [str(other.reference)]
+    assert store.check(one.reference) == one
     assert store.path(one, "file").read_text() == "x"
+    assert store.check(other.reference) is None
 
 
 def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
@@ -319,6 +337,38 @@ def test_a_run_does_not_use_what_is_removed_while_it_looks(store):
     storage.file, storage.others = SET_ASIDE, lambda: removed.append(gc(store))
     assert Store(storage).check(one.reference) is None
     assert removed == [{str(one.reference)}]
+
+
+def test_a_collection_that_fails_half_way_loses_nothing_that_somebody_uses(store):
+    """The records are gone, and then the server is; what it comes back with is whole."""
+    made = [commit(store, reference("problems", digit)) for digit in "123"]
+    gc(store)
+    pass_time(store, 2 * DAY)
+    look, garbage = find_garbage(store, keep_runs=0, grace=DAY)
+    store.storage = Interrupted(store.storage.root)
+
+    def fail() -> None:
+        assert store.records() == []
+        raise TransientError("the server is away")
+
+    store.storage.file, store.storage.others = SET_ASIDE, fail
+    with pytest.raises(TransientError, match="is away"):
+        collect_garbage(store, look, garbage)
+    assert [store.check(one.reference) for one in made] == made
+
+
+def test_what_gc_removes_beside_a_verify_is_not_taken_for_damaged(store):
+    one, other = (commit(store, reference("problems", digit)) for digit in "12")
+    gc(store)
+    pass_time(store, 2 * DAY)
+    assert store.check(other.reference)
+    removed = []
+    storage = Interrupted(store.storage.root)
+    storage.file = f"{one.attempt}/file"
+    storage.others = lambda: removed.append(gc(store))
+    assert verify(Store(storage), lambda done, total: None) == [Checked(other.reference, [])]
+    assert removed == [{str(one.reference)}]
+    assert not any(name.startswith(str(one.reference)) for name in store.storage.files(""))
 
 
 def test_an_input_that_is_gone_is_one_line_that_says_what_to_do(store):

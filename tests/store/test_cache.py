@@ -1,6 +1,7 @@
 """What an S3 server or the way to it may do wrong, and what then counts as damaged."""
 
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from cotpipe.settings import Settings
 from cotpipe.steps.runner import StepRunner
 from cotpipe.steps.step import Step
 from cotpipe.store.artifacts import Store, open_store
+from cotpipe.store.cache import Cache
 from cotpipe.store.leases import Contender
 from cotpipe.store.records import SHARDS, Record, Reference
+from cotpipe.store.storage import FileInfo, LocalStorage, local_files
 from cotpipe.store.training_states import TrainingStates
 from tests.helpers.s3 import s3_settings
-from tests.helpers.servers import BadDownloads, NoConditions
+from tests.helpers.servers import BadDownloads, Counting, NoConditions
 
 CONTENT = bytes(range(256)) * 4
 
 
-def committed(server: str, folder: Path, address: str, content: bytes = CONTENT) -> Record:
+def committed(
+    server: str, folder: Path, address: str, content: bytes = CONTENT, kind: str = "stage1"
+) -> Record:
     store = open_store(s3_settings(server, folder / "first", address))
-    reference = Reference(kind="stage1", fingerprint="a" * 32)
+    reference = Reference(kind=kind, fingerprint="a" * 32)
     with store.draft(reference) as draft:
         (draft.path / "weights").write_bytes(content)
         record = Record(
@@ -95,6 +100,66 @@ def test_a_file_that_was_cut_off_in_the_cache_is_fetched_again(rclone, tmp_path)
     path.write_bytes(CONTENT[:100])  # a power cut
     assert read(store, record) == CONTENT
     assert store.check(record.reference) == record
+
+
+def test_many_artifacts_cost_one_request_each_and_their_records_none_the_second_time(
+    rclone, tmp_path
+):
+    """Requests are what a command over thousands of artifacts on S3 takes its time for."""
+    records = [committed(rclone, tmp_path, "s3://bucket/many", kind=f"stage{i}") for i in range(20)]
+    with Counting(rclone) as proxy:
+        for seen in ({"GET": 20}, {}):
+            store = open_store(s3_settings(proxy.address, tmp_path / "cache", "s3://bucket/many"))
+            proxy.requests.clear()
+            assert store.records() == sorted(records, key=lambda record: record.kind)
+            assert proxy.requests == Counter(GET=1) + Counter(seen)  # 1: the listing
+            assert len(verify(store, lambda done, total: None)) == 20
+            assert proxy.requests == Counter(GET=1) + Counter(seen) + Counter(GET=22)
+
+
+def test_a_record_that_was_replaced_or_cut_off_in_the_cache_is_read_again(rclone, tmp_path):
+    first = committed(rclone, tmp_path, "s3://bucket/records")
+    store = open_store(s3_settings(rclone, tmp_path / "cache", "s3://bucket/records"))
+    assert store.records() == [first]
+    (copy,) = (tmp_path / "cache").rglob("listed/*")
+    copy.write_bytes(copy.read_bytes()[:-1])  # a power cut
+    assert store.records() == [first]
+    store.mark_damaged(first, ["weights"])
+    second = committed(rclone, tmp_path, "s3://bucket/records")
+    assert first.attempt != second.attempt
+    assert store.records() == [second]
+    store.storage.remove(str(second.reference))
+    assert store.records() == []
+
+
+def test_without_a_folder_for_the_cache_a_store_is_still_listed(rclone, tmp_path, caplog):
+    record = committed(rclone, tmp_path, "s3://bucket/uncached")
+    (tmp_path / "cache").write_text("not a folder")
+    store = open_store(s3_settings(rclone, tmp_path / "cache", "s3://bucket/uncached"))
+    assert store.records() == [record]
+    assert "set COTPIPE_CACHE to a writable folder" in caplog.text
+
+
+def test_the_cache_is_not_measured_again_for_every_small_file(tmp_path, monkeypatch):
+    """With thousands of entries, that would take longer than fetching them."""
+    measured = []
+
+    def measure(folder: Path) -> dict[str, FileInfo]:
+        measured.append(folder)
+        return local_files(folder)
+
+    monkeypatch.setattr("cotpipe.store.cache.local_files", measure)
+    cache = Cache(tmp_path, LocalStorage(tmp_path / "store"), max_bytes=10_000)
+    for number in range(50):
+        folder = cache.entry(f"shard/{number}/0", num_bytes=100)
+        (folder / "file").write_bytes(bytes(100))
+        cache.release(f"shard/{number}/0")
+    assert len(measured) < 400  # measured for each, they were 1,275
+    for number in range(50, 200):
+        folder = cache.entry(f"shard/{number}/0", num_bytes=0)
+        (folder / "file").write_bytes(bytes(100))
+        cache.release(f"shard/{number}/0", num_written=100)
+        assert sum(info.size for info in local_files(tmp_path).values()) <= 10_100
 
 
 def fields(number: int, recipe: Recipe) -> dict[str, int]:
