@@ -21,7 +21,7 @@ import torch
 
 from cotpipe.errors import UserError
 from cotpipe.recipe.trainers import Grpo, Sft
-from cotpipe.training.cpu import score_targets_only
+from cotpipe.training.cpu import project_in_small_tiles, score_targets_only
 from cotpipe.training.grpo import train_grpo
 from cotpipe.training.job import Job
 from cotpipe.training.messages import Failure, OutOfMemory, Refusal
@@ -38,6 +38,7 @@ def main() -> int:
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     threading.Thread(target=_end_with, args=(job.launcher, os.getppid()), daemon=True).start()
     score_targets_only()
+    project_in_small_tiles()
     try:
         match job.stage.trainer:
             case Sft() as trainer:

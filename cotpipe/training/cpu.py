@@ -1,7 +1,10 @@
-"""Faster training on CPUs: a patch for TRL 1.16.0."""
+"""Faster training on CPUs: patches for TRL 1.16.0."""
 
 import torch
 import trl.trainer.utils
+
+_TILE = 4096
+"""Tokens of the vocabulary whose logits are computed at a time: 13 MB for 768 positions."""
 
 
 def score_targets_only() -> None:
@@ -13,3 +16,13 @@ def score_targets_only() -> None:
     """
     if not torch.cuda.is_available():
         trl.trainer.utils._use_triton = lambda device: True
+
+
+def project_in_small_tiles() -> None:
+    """Make TRL's fused LM head project onto parts of the vocabulary that fit a CPU's cache.
+
+    TRL's own parts are for GPUs; on a CPU smaller ones take half the time and a fraction of the
+    memory. The result is the same but for rounding.
+    """
+    if not torch.cuda.is_available():
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = _TILE

@@ -97,24 +97,21 @@ def _of_rollouts(trainer: Grpo, model: ModelShape, length: int) -> list[Need]:
             4 * model.key_width * model.num_layers * completions * length / _GB,
             f"{completions} completions x {length} tokens x {model.num_layers} layers "
             f"x {model.key_width} x 4 bytes",
-        )
+        ),
+        Need(
+            "copy for generation",
+            2 * model.num_weights / _GB,
+            f"{_short(model.num_weights)} x 2 bytes",
+        ),
     ]
-    if trainer.lora is None:
+    if trainer.lora is None and trainer.kl:
         found.append(
             Need(
-                "copy for generation",
-                2 * model.num_weights / _GB,
-                f"{_short(model.num_weights)} x 2 bytes",
+                "reference model",
+                4 * model.num_weights / _GB,
+                f"{_short(model.num_weights)} x 4 bytes",
             )
         )
-        if trainer.kl:
-            found.append(
-                Need(
-                    "reference model",
-                    4 * model.num_weights / _GB,
-                    f"{_short(model.num_weights)} x 4 bytes",
-                )
-            )
     return found
 
 

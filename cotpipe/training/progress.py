@@ -25,6 +25,8 @@ _NAMES = {
     "mean_token_accuracy": "token_accuracy",
     "correct": "correct",
     "valid_format": "valid_format",
+    "replaced": "replaced_prompts",
+    "bare": "bare_questions",
 }
 """The reported metrics: TRL's name to ours."""
 
@@ -58,7 +60,11 @@ class ReportProgress(TrainerCallback):
         self._write(state, logs or {}, state.global_step)
 
     def _write(self, state: TrainerState, logs: dict[str, Any], step: int) -> None:
-        figures = {_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES}
+        figures = {
+            _NAMES[name]: float(value)
+            for name, value in logs.items()
+            if name in _NAMES and value is not None  # None: nothing was measured in this step
+        }
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise UserError(self._diverged(step, name, value))

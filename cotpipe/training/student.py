@@ -1,9 +1,12 @@
 """Loading a student for training, and saving it as a plain Hugging Face directory."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -37,6 +40,19 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
     )
 
 
+def merged_weights(student: PreTrainedModel | PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of a student by name, with its adapters added; its own stay as they are."""
+    plain = student.get_base_model() if isinstance(student, PeftModel) else student
+    for name, weight in plain.named_parameters():
+        layer_name, _, last = name.rpartition(".base_layer.")
+        if layer_name:
+            layer: Any = plain.get_submodule(layer_name)
+            deltas = map(layer.get_delta_weight, layer.active_adapters) if last == "weight" else ()
+            yield f"{layer_name}.{last}", sum(deltas, start=weight)
+        elif ".lora_" not in name:
+            yield name, weight
+
+
 def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """Save for transformers and vLLM: merged adapters, safetensors, tokenizer, chat template."""
     trainer.accelerator.wait_for_everyone()
@@ -47,3 +63,21 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, path: Pat
         model = model.merge_and_unload()
     model.save_pretrained(path, safe_serialization=True)
     tokenizer.save_pretrained(path)
+
+
+def save_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
+    """Save the trained weights alone: all, or those of the adapters."""
+    trained = {
+        name: weight.detach().contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+    save_file(trained, path)
+
+
+def load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
+    """Put back what `save_trained` saved."""
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, saved in load_file(path).items():
+            weights[name].copy_(saved)

@@ -107,17 +107,34 @@ def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
         run(job)
 
 
-def test_scoring_targets_only_changes_nothing_but_the_time(tiny_student, monkeypatch):
+@pytest.mark.parametrize("is_native", [False, True])
+def test_where_bf16_products_are_emulated_training_is_in_float32(
+    tmp_path, tiny_student, monkeypatch, is_native
+):
+    from trl import GRPOConfig, SFTConfig
+
+    from cotpipe.training.arguments import shared_arguments
+
+    if torch.cuda.is_available():
+        pytest.skip("the processor does not matter beside a GPU")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: is_native)
+    arguments = shared_arguments(job_of(tmp_path, tiny_student, "reconstruction", SFT))
+    assert SFTConfig(**arguments).bf16 is is_native  # True by TRL's default
+    del arguments["per_device_train_batch_size"]
+    assert GRPOConfig(**arguments).bf16 is is_native
+
+
+def test_what_makes_cpus_fast_changes_nothing_but_the_time(tiny_student, monkeypatch):
     import trl.trainer.utils
     from trl.trainer.utils import add_fused_lm_head
 
-    from cotpipe.training.cpu import score_targets_only
+    from cotpipe.training.cpu import project_in_small_tiles, score_targets_only
 
     if torch.cuda.is_available():
         pytest.skip("a GPU scores the targets only by itself")
-    monkeypatch.setattr(
-        trl.trainer.utils, "_use_triton", trl.trainer.utils._use_triton
-    )  # put back at the end
+    monkeypatch.setattr("cotpipe.training.cpu._TILE", 100)
+    for name in ("_use_triton", "_CHUNKED_LOGPROB_CHUNK_SIZE"):  # put back at the end
+        monkeypatch.setattr(trl.trainer.utils, name, getattr(trl.trainer.utils, name))
     labels = torch.randint(3, 200, (2, 12))
     labels[:, :7] = -100
     kernel = trl.trainer.utils._ChunkedLogProbFunction.apply
@@ -130,7 +147,7 @@ def test_scoring_targets_only_changes_nothing_but_the_time(tiny_student, monkeyp
             return kernel(hidden, *rest)
 
     monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", Counting)
-    for prepare in (lambda: None, score_targets_only):
+    for prepare in (lambda: None, score_targets_only, project_in_small_tiles):
         prepare()
         model = AutoModelForCausalLM.from_pretrained(tiny_student)
         add_fused_lm_head(model)
@@ -138,6 +155,7 @@ def test_scoring_targets_only_changes_nothing_but_the_time(tiny_student, monkeyp
         output.loss.backward()
         losses.append(output.loss.item())
         gradients.append(model.model.embed_tokens.weight.grad)
-    assert scored == [22, 10]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    assert scored == [22, 10, 10]
+    for other in (1, 2):
+        assert losses[0] == pytest.approx(losses[other], rel=1e-5)
+        torch.testing.assert_close(gradients[0], gradients[other], rtol=1e-4, atol=1e-6)
