@@ -54,6 +54,23 @@ def completion_prompt(
     return _with_help(question, "Steps, some hidden:", "\n".join(lines), instruction)
 
 
+def hinted_prompt(
+    question: str, steps: Sequence[str], shown: int, instruction: str = INSTRUCTION
+) -> list[Message]:
+    """The question with the first steps of a rationale; with none of them, the bare question.
+
+    Args:
+        question: The problem's question.
+        steps: Rationale steps of the teacher.
+        shown: How many of them are shown.
+        instruction: System message; empty for none.
+    """
+    if not shown:
+        return question_prompt(question, instruction)
+    visible = [step if place < shown else None for place, step in enumerate(steps)]
+    return completion_prompt(question, visible, instruction)
+
+
 def rewriting_prompt(
     question: str, steps: Sequence[str], answer: str, instruction: str = INSTRUCTION
 ) -> list[Message]:

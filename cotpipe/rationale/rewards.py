@@ -1,10 +1,11 @@
-"""The published rewards of the GRPO stages (arXiv 2602.17686; METHOD, stages 2 and 3).
+"""The rewards of the GRPO stages: the published ones (arXiv 2602.17686), and `correct-first`.
 
 Each reward is a single function, because its ordering (wrong < correct but malformed < correct)
 is lost when parts are normalized and summed separately. Only the completion is read, never the
-prompt. They read `Step k:` and `Answer:` wherever these stand, as the published code does; the
-share with valid format that evaluations report, and `verdict` unless told otherwise, ask for lines
-that begin with them. Recipes can also name user functions (docs/extending.md).
+prompt. The published ones read `Step k:` and `Answer:` wherever these stand, as the published code
+does; the share with valid format that evaluations report, and `verdict` unless told otherwise, ask
+for lines that begin with them. What is paid for brevity by comparison with the other completions of
+a prompt is in `brevity`. Recipes can also name user functions (docs/extending.md).
 """
 
 import math
@@ -110,6 +111,23 @@ def rewrite_reward(completion: str, target: Target, length: Length = count_words
         return RewardParts(base, correct, valid, base, 0.0, 0.0)
     bonus = _compression_bonus(length(completion) / max(target.teacher_length, 1))
     return RewardParts(round(base + bonus, 6), correct, valid, base, 0.0, round(bonus, 6))
+
+
+@rewards.register("correct-first")
+def correct_first_reward(
+    completion: str, target: Target, length: Length = count_words
+) -> RewardParts:
+    r"""1 for a correct, well-formed completion, 0 for any other; nothing for its length or steps.
+
+    Correctness is a noisy signal and brevity a clean one: paid together from the start, brevity is
+    learnt first, at the cost of correctness. The recipe's `reward.brevity` adds it by `brevity`.
+
+    >>> correct_first_reward("Step 1: 48 + 24 = 72\nAnswer: 72", Target("72", 3, 40)).reward
+    1.0
+    """
+    base, correct, valid = verdict(completion, target)
+    paid = 1.0 if base == RIGHT else 0.0
+    return RewardParts(paid, correct, valid, paid, 0.0, 0.0)
 
 
 def verdict(
