@@ -49,7 +49,8 @@ def curriculum(
     """Distil a teacher's rationales into a student, stage by stage, and report each stage's effect.
 
     Args:
-        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b), a file in the
+        start_from: A shipped recipe (demo, gsm8k-smollm2-cpu, gsm8k-qwen2.5-3b,
+            gsm8k-qwen2.5-3b-best), a file in the
             worker's folder of recipes (COTPIPE_RECIPES), or an earlier run (its id, or `last`). It
             provides all form fields left at their defaults.
         until: The last step; only the steps that it needs are run. The steps are problems,

@@ -120,6 +120,7 @@ class Example:
     answer: str
     teacher_steps: list[str]
     teacher_words: int
+    pass_rate: float | None = None  # of the bare question before the stage; None: not measured
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,38 @@ class Failure:
     num_steps: int  # of the teacher's rationale
     num_samples: int
     num_correct: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A completion that a student sampled before a stage, to learn what it can already do."""
+
+    problem_id: str
+    rung: int  # how much help was shown; 0: none
+    sample: int
+    completion: str
+    right: bool  # and well-formed
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """How often a student solves a problem's bare question."""
+
+    problem_id: str
+    num_samples: int
+    num_right: int
+
+
+@dataclass(frozen=True)
+class ValidatedAnswer:
+    """Whether a state of a stage in training solves a validation problem, greedily."""
+
+    step: int  # optimizer steps completed
+    kept: bool  # whether the stage's checkpoint is of this step
+    problem_id: str
+    correct: bool
+    num_tokens: int
 
 
 @dataclass(frozen=True)

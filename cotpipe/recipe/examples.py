@@ -1,15 +1,15 @@
 """What a stage trains on: its task, its problems, and what is hidden from the student."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from cotpipe.rationale.masks import masks
 from cotpipe.recipe.choices import names_of
-from cotpipe.section import NumRepeats, NumRows, Section
+from cotpipe.section import NumRepeats, NumRows, NumTokens, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-LessonsOf = Literal["stage1", "stage2", "failures"]
+LessonsOf = Literal["stage1", "stage2", "mining", "failures"]
 
 
 class Masks(Section):
@@ -44,6 +44,33 @@ class Masks(Section):
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
 
 
+class PassRates(Section):
+    """Pass rates on the bare questions, measured with the checkpoint that the stage starts from.
+
+    GRPO then prefers problems that are neither too easy nor too hard, and helps where none of the
+    completions is right: masks hide less and less, and again more as the problem is solved.
+    """
+
+    num_samples: NumRepeats = Field(8, description="Answers sampled per problem")
+    temperature: float = Field(0.7, gt=0, le=2, description="Sampling temperature")
+    max_new_tokens: NumTokens = Field(256, description="Maximum length of an answer (tokens)")
+    lowest: Share = Field(0.2, description="Problems with a lower pass rate come less often")
+    highest: Share = Field(0.8, description="Problems with a higher pass rate come less often")
+    rungs: int = Field(
+        4, ge=1, le=20, description="Degrees of help, from the bare question to the most help"
+    )
+
+    def sampled(self) -> dict[str, object]:
+        """The fields that decide which answers are sampled."""
+        return self.model_dump(include={"num_samples", "temperature", "max_new_tokens"})
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.lowest > self.highest:
+            raise ValueError(f"lowest ({self.lowest}) is above highest ({self.highest})")
+        return self
+
+
 class Examples(Section):
     """The training examples of a stage: which task, on which problems."""
 
@@ -55,11 +82,14 @@ class Examples(Section):
     problems: LessonsOf
     max_problems: NumRows | None = Field(None, description="Maximum number of problems to use")
     num_epochs: NumRepeats = Field(1, description="Epochs, each with new masks and a new order")
-    added_later: ClassVar[frozenset[str]] = frozenset({"problems"})
+    pass_rates: PassRates | None = Field(
+        None, description="Choose the prompts of GRPO by pass rate; default: all, in order"
+    )
+    added_later: ClassVar[frozenset[str]] = frozenset({"problems", "pass_rates"})
 
 
 _PROBLEMS = (
-    "Which problems: the split `stage1` or `stage2`, or the persistent `failures` of the "
+    "Which problems: the split `stage1`, `stage2` or `mining`, or the persistent `failures` of the "
     "checkpoint the stage starts from"
 )
 
@@ -101,3 +131,25 @@ class Rewriting(Examples):
     )
     published_in: ClassVar[str] = "stage3"
     published_reward: ClassVar[str | None] = "rewrite"
+
+
+class OwnAnswers(Examples):
+    """Prompt: the bare question. Target: the student's own shortest right answer.
+
+    Where none of its answers to the bare question is right, it is shown the first step of the
+    teacher's rationale, then more, until one is: what it wins with a hint it learns to do without.
+    """
+
+    task: Literal["own-answers"] = "own-answers"
+    problems: LessonsOf = Field("mining", description=_PROBLEMS)
+    pass_rates: PassRates | None = Field(
+        default_factory=PassRates, description="How its answers are sampled"
+    )
+    hints: bool = Field(True, description="Show hints where all answers are wrong")
+    published_in: ClassVar[str] = ""
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Self:
+        if self.pass_rates is None:
+            raise ValueError("own answers are sampled: pass_rates cannot be empty")
+        return self

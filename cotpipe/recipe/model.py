@@ -312,5 +312,5 @@ def _is_reserved(name: str) -> bool:
         name in Recipe.model_fields
         or name in ("rationales", "lessons", "failures", "generations", "report", "base", "models")
         or name.startswith(("evaluation-", "failures-"))
-        or name.endswith("-examples")
+        or name.endswith(("-examples", "-attempts"))
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from cotpipe.recipe.choices import as_choices
-from cotpipe.recipe.examples import Completion, Reconstruction, Rewriting
+from cotpipe.recipe.examples import Completion, OwnAnswers, Reconstruction, Rewriting
 from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.section import Section
 
@@ -23,18 +23,36 @@ class Stage(Section):
         None,
         description="Initial checkpoint: `student` or an earlier stage; default: the stage before",
     )
-    examples: Annotated[Reconstruction | Completion | Rewriting, Field(discriminator="task")] = (
-        Field(description="What it trains on", json_schema_extra=as_choices)
-    )
+    examples: Annotated[
+        Reconstruction | Completion | Rewriting | OwnAnswers, Field(discriminator="task")
+    ] = Field(description="What it trains on", json_schema_extra=as_choices)
     trainer: Annotated[Sft | Grpo, Field(discriminator="kind")] = Field(
         description="How it trains", json_schema_extra=as_choices
     )
+
+    @model_validator(mode="after")
+    def _pass_rates_that_are_used(self) -> Self:
+        own = isinstance(self.examples, OwnAnswers)
+        if self.examples.pass_rates and not own and isinstance(self.trainer, Sft):
+            raise ValueError("SFT uses no pass rates: leave out examples.pass_rates")
+        if self.examples.pass_rates and isinstance(self.examples, Reconstruction):
+            raise ValueError("reconstruction has no degrees of help: leave out examples.pass_rates")
+        if own and isinstance(self.trainer, Grpo):
+            raise ValueError(
+                "own answers are targets, which GRPO does not use: use the sft trainer"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reward_that_fits(self) -> Self:
         if isinstance(self.trainer, Grpo):
             self.reward_name(self.trainer)
         return self
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is validated while it trains, to keep its best state."""
+        return isinstance(self.trainer, Grpo) and self.trainer.keep == "best"
 
     def reward_name(self, trainer: Grpo) -> str:
         """The name of the trainer's reward: a registered one, or user code.

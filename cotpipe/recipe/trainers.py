@@ -9,7 +9,7 @@ from typing_extensions import override
 from cotpipe.rationale.rewards import rewards
 from cotpipe.recipe.choices import names_of
 from cotpipe.recipe.examples import Share
-from cotpipe.section import BatchSize, NumTokens, Section
+from cotpipe.section import BatchSize, NumRepeats, NumRows, NumTokens, Section
 
 
 class Lora(Section):
@@ -111,19 +111,57 @@ class Sft(Trainer):
         return self.max_length
 
 
+class Brevity(Section):
+    """What a right completion loses for being longer than the shortest right one of its group."""
+
+    weight: float = Field(
+        0.2, gt=0, le=0.5, description="What one loses that is at least twice as long"
+    )
+    min_pass_rate: Share = Field(
+        0.75, description="Only in groups of which at least this share is right"
+    )
+    min_accuracy: Share = Field(
+        0.9,
+        description="Only once the accuracy on the validation problems has reached this, or has "
+        "stopped rising (`validation.patience`)",
+    )
+
+
 class Reward(Section):
     """The reward of a completion, and its unit of length."""
 
     preset: Annotated[str, AfterValidator(rewards.require_known)] = Field(
         "published",
         description="`published`: the reward of the stage's task (`recovery` for completion, "
-        "`rewrite` for rewriting); or a reward by name",
+        "`rewrite` for rewriting); `correct-first`: 1 if right and well-formed, else 0; or a reward "
+        "by name",
         json_schema_extra=names_of(rewards),
+    )
+    brevity: Brevity | None = Field(
+        None,
+        description="Brevity within a group, on bare questions; default: no pay beyond the preset's",
     )
     length_unit: Literal["words", "tokens"] = Field(
         "words", description="Unit of length: words, or tokens of the student"
     )
     named: ClassVar[frozenset[str]] = frozenset({"preset"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"brevity"})
+
+
+class Validation(Section):
+    """Greedy answers to bare questions of the validation split while a GRPO stage trains."""
+
+    every: NumRepeats = Field(
+        10, description="Optimizer steps between two validations; the first is before training"
+    )
+    max_problems: NumRows = Field(200, description="Maximum number of validation problems")
+    patience: NumRepeats = Field(
+        3,
+        description="Accuracy has stopped rising after so many validations without a new best",
+    )
+    stops: bool = Field(
+        True, description="End the stage where accuracy has stopped rising and brevity is not paid"
+    )
 
 
 class Grpo(Trainer):
@@ -143,6 +181,36 @@ class Grpo(Trainer):
     clip_range: float = Field(
         0.2, gt=0, lt=1, description="Clipping range of the probability ratio"
     )
+    clip_range_high: float | None = Field(
+        None,
+        gt=0,
+        lt=10,
+        description="Upper clipping range, if another (DAPO: 0.28); default: `clip_range`",
+    )
+    loss: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = Field(
+        "dapo",
+        description="How token losses are averaged: over each completion (`grpo`), the tokens of a "
+        "micro-batch (`bnpo`), the tokens of an optimizer step (`dapo`), or by a constant length "
+        "(`dr_grpo`)",
+    )
+    mask_truncated: bool = Field(
+        False, description="Leave truncated completions out of the loss (DAPO's overlong filtering)"
+    )
+    replacements: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Dynamic sampling: the most prompts per optimizer step that are drawn in place of "
+        "prompts whose completions all get the same reward",
+    )
+    keep: Literal["best", "last"] = Field(
+        "last",
+        description="`best`: the checkpoint with the best validation accuracy, or the one that the "
+        "stage starts from if that is better beyond noise; `last`: the last one, unseen",
+    )
+    validation: Validation = Field(
+        default_factory=Validation, description="Validation while training, for `keep: best`"
+    )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         "group",
         description="Normalise advantages by the standard deviation of the group, the batch, or not",
@@ -161,6 +229,15 @@ class Grpo(Trainer):
     curves: ClassVar[tuple[str, ...]] = ("reward", "completion_tokens")
     per_step_field: ClassVar[str] = "prompts_per_step"
     length_field: ClassVar[str] = "max_prompt_length"
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"clip_range_high", "loss", "mask_truncated", "replacements", "keep", "validation"}
+    )
+
+    @model_validator(mode="after")
+    def _brevity_that_waits(self) -> Self:
+        if self.reward.brevity and self.keep != "best":
+            raise ValueError("reward.brevity waits for the validation accuracy: set keep to best")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

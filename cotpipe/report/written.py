@@ -11,6 +11,7 @@ from cotpipe.recipe.stages import title_of
 from cotpipe.report.markdown import Markdown, code, escape, quote
 from cotpipe.report.statistics import Change, Estimate
 from cotpipe.report.summary import comparisons, number, percent, summarise
+from cotpipe.report.validations import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ def write_report(
     rows: "Mapping[str, pd.DataFrame]",
     optimizer_steps: Mapping[str, int],
     teacher: Sequence[TeacherOutcome],
+    choices: Sequence[Choice] = (),
 ) -> None:
     """Write the Markdown report: tables, comparisons, key settings, examples.
 
@@ -33,6 +35,7 @@ def write_report(
         rows: The evaluation rows of every checkpoint.
         optimizer_steps: Optimizer steps of each stage.
         teacher: Outcomes of the teacher's answers.
+        choices: What the stages kept that were validated while they trained.
     """
     import jinja2
 
@@ -58,6 +61,7 @@ def write_report(
         examples=_examples(rows["base"], rows[recipe.checkpoints[-1]]),
         optimizer_steps=optimizer_steps,
         teacher=teacher,
+        choices=choices,
     )
     path.write_text(text, encoding="utf-8")
 

@@ -12,16 +12,19 @@ import pyarrow as pa
 
 from cotpipe.data.rows import (
     Answered,
+    Attempt,
     Example,
     Failure,
     Generation,
     Lesson,
     Logged,
+    PassRate,
     Problem,
     Reject,
     Result,
     TeacherOutcome,
     TeacherRationale,
+    ValidatedAnswer,
     schema_of,
 )
 from cotpipe.errors import UserError
@@ -41,6 +44,9 @@ TABLES: dict[str, type] = {
     "evaluations": Answered,
     "results": Result,
     "training_log": Logged,
+    "validations": ValidatedAnswer,
+    "attempts": Attempt,
+    "pass_rates": PassRate,
     "teacher": TeacherOutcome,
     "generations": Generation,
 }

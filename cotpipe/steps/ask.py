@@ -1,6 +1,6 @@
 """Sampling and grading a checkpoint's answers to bare questions, for mining and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from cotpipe.engines.choice import open_engine
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import AnswerKind
 from cotpipe.rationale.format import has_valid_format
-from cotpipe.rationale.prompts import question_prompt
+from cotpipe.rationale.prompts import Message, question_prompt
 from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.steps.generate import SharedEngine, generate
@@ -26,7 +26,13 @@ class Asked:
     """Ids of the problems whose prompts are too long; their answers are empty, and wrong."""
 
 
-def ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampling) -> Asked:
+def ask(
+    work: Work,
+    checkpoint: str,
+    lessons: Sequence[Lesson],
+    sampling: Sampling,
+    prompt_of: Callable[[Lesson], list[Message]] | None = None,
+) -> Asked:
     """The graded answers of a checkpoint, in the order of the lessons.
 
     Args:
@@ -34,8 +40,9 @@ def ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampli
         checkpoint: Kind of the input artifact that contains `model/`.
         lessons: The lessons whose questions are asked.
         sampling: Sampling parameters.
+        prompt_of: The prompt of a lesson; default: the bare question.
 
-    Raises `UserError` if no prompt fits the checkpoint's context.
+    Raises `UserError` if no bare question fits the checkpoint's context.
     """
 
     def opened() -> AbstractContextManager[Engine]:
@@ -43,13 +50,11 @@ def ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampli
         return open_engine(work.settings.engine, model, work.settings, work.progress.note)
 
     answers, instruction = work.recipe.answers, work.recipe.instruction
+    shown = prompt_of or (lambda lesson: question_prompt(lesson.question, instruction))
 
     def requests(positions: Sequence[int]) -> list[Request]:
         chosen = [lessons[position] for position in positions]
-        return [
-            Request(lesson.problem_id, question_prompt(lesson.question, instruction))
-            for lesson in chosen
-        ]
+        return [Request(lesson.problem_id, shown(lesson)) for lesson in chosen]
 
     identity = {"checkpoint": str(work.inputs[checkpoint])}
     ids = [lesson.problem_id for lesson in lessons]
@@ -60,7 +65,7 @@ def ask(work: Work, checkpoint: str, lessons: Sequence[Lesson], sampling: Sampli
     reasons = {
         ids[position]: one.refused for position, (one, *_) in generated.items() if one.refused
     }
-    if lessons and len(reasons) == len(lessons):
+    if prompt_of is None and lessons and len(reasons) == len(lessons):
         raise UserError(f"no prompt fits: {reasons[ids[0]]}; lower max_new_tokens")
     for problem_id, reason in reasons.items():
         work.progress.log(f"problem {problem_id} is not asked: {reason}")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
 from cotpipe.steps import (
+    attempts,
     evaluate,
     examples,
     lessons,
@@ -31,8 +32,11 @@ def steps_of(recipe: Recipe) -> dict[str, Step]:
         if stage.examples.problems == "failures" and start not in mined:
             mined[start] = f"{mine.FAILURES}-{start}" if mined else mine.FAILURES
             steps.append(mine.step(mined[start], start))
+        failures = mined.get(start, mine.FAILURES)
+        if stage.examples.pass_rates:
+            steps.append(attempts.step(stage, start, failures))
         steps += [
-            examples.step(stage, mined.get(start, mine.FAILURES)),
+            examples.step(stage, failures),
             train.step(stage, start),
             evaluate.step(stage.name),
         ]

@@ -8,6 +8,7 @@ from cotpipe.data.rows import Result, TeacherOutcome, read_rows, write_rows
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.pictures import draw_results, draw_training
 from cotpipe.report.summary import Summary, read_evaluations, summarise
+from cotpipe.report.validations import read_choice
 from cotpipe.report.written import write_report
 from cotpipe.steps.step import Step, Work
 
@@ -20,7 +21,7 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=4,
+        version=5,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,
@@ -47,7 +48,13 @@ def report(work: Work) -> dict[str, int]:
     write_rows(work.output / "results.parquet", Result, results)
     draw_results(work.output / "results.png", results)
     draw_training(work.output / "training.png", logs, recipe.stages)
-    write_report(work.output / "report.md", recipe, rows, optimizer_steps, teacher)
+    choices = [
+        choice
+        for stage in recipe.stages
+        if stage.validates
+        and (choice := read_choice(stage.name, work.input(stage.name, "validations.parquet")))
+    ]
+    write_report(work.output / "report.md", recipe, rows, optimizer_steps, teacher, choices)
     return {"problems": len(rows["base"])}
 
 

@@ -4,15 +4,19 @@ import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cotpipe.data.rows import Logged, write_rows
-from cotpipe.errors import RunError, TransientError
+from cotpipe.data.rows import Example, Logged, ValidatedAnswer, write_rows
+from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.stages import Stage
+from cotpipe.recipe.trainers import Grpo
+from cotpipe.steps.examples import bare_example
+from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
 from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
@@ -27,8 +31,8 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=2,
-        inputs=(start, f"{stage.name}-examples"),
+        version=3,
+        inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
         verb="train",
@@ -38,7 +42,7 @@ def step(stage: Stage, start: str) -> Step:
 
 
 def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
-    """Write `model/` and `training_log.parquet`.
+    """Write `model/` and `training_log.parquet`; with validation, `validations.parquet`.
 
     With too few examples for one optimizer step, before or after those that are too long are
     dropped, the initial checkpoint is copied and the number of optimizer steps is 0: without
@@ -50,15 +54,56 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     num_examples = pq.read_metadata(examples).num_rows
     if num_examples < trainer.examples_per_step:
         return _skip(work, stage, start, Rows(rows_kept=0, rows_left_over=num_examples))
-    trained, micro_batch = _train_in_memory(work, stage, start)
+    problems = _validation_problems(work, stage) if stage.validates else []
+    trained, micro_batch = _train_in_memory(work, stage, start, problems)
     if not trained.rows.rows_kept:
         return _skip(work, stage, start, trained.rows)
     counts = {
-        "optimizer_steps": trained.events[-1].num_steps,
+        "optimizer_steps": trained.events[-1].step,
         "micro_batch": micro_batch,
         "processes": processes,
     }
+    if trained.kept:
+        counts |= _write_validations(work, stage, start, problems, trained)
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
+
+
+def _validation_problems(work: Work, stage: Stage) -> list[Example]:
+    """The bare questions of the validation split, at most as many as the recipe says.
+
+    Raises `UserError` if there are none.
+    """
+    assert isinstance(stage.trainer, Grpo)
+    lessons = read_lessons(work.input("lessons", "lessons.parquet"), "validation")
+    chosen = list(islice(lessons, stage.trainer.validation.max_problems))
+    if not chosen:
+        raise UserError(
+            f"{stage.name}.trainer.keep: the validation split is empty, so no state can be called the "
+            f"best; raise problems.splits.validation, or set {stage.name}.trainer.keep=last"
+        )
+    return [bare_example(lesson, work.recipe.instruction) for lesson in chosen]
+
+
+def _write_validations(
+    work: Work, stage: Stage, start: str, problems: list[Example], trained: Trained
+) -> dict[str, int]:
+    """Write what was validated; hand on the initial checkpoint if none of the states was better."""
+    assert trained.kept
+    kept = trained.kept.kept_step
+    rows = [
+        ValidatedAnswer(one.step, one.step == kept, problem.problem_id, correct, num_tokens)
+        for one in trained.validated
+        for problem, correct, num_tokens in zip(problems, one.correct, one.num_tokens, strict=True)
+    ]
+    write_rows(work.output / "validations.parquet", ValidatedAnswer, rows)
+    if not kept:
+        logger.warning(
+            "%s: no state of the training is better than the checkpoint it started from (%s), by %d "
+            "validation problems; that checkpoint is handed on",
+            stage.name, start, len(problems),
+        )  # fmt: skip
+        shutil.copytree(work.input(start, "model"), work.output / "model")
+    return {"kept_step": kept, "validation_problems": len(problems)}
 
 
 def _skip(work: Work, stage: Stage, start: str, rows: Rows) -> dict[str, int]:
@@ -77,10 +122,14 @@ def _skip(work: Work, stage: Stage, start: str, rows: Rows) -> dict[str, int]:
         longer, stage.name, trainer.per_step_field,
     )  # fmt: skip
     shutil.copytree(work.input(start, "model"), work.output / "model")
+    if stage.validates:
+        write_rows(work.output / "validations.parquet", ValidatedAnswer, [])
     return {"optimizer_steps": 0} | rows.model_dump() | _write_log(work.output, [])
 
 
-def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int]:
+def _train_in_memory(
+    work: Work, stage: Stage, start: str, problems: list[Example]
+) -> tuple[Trained, int]:
     """Train, halving the micro-batch whenever memory runs out.
 
     The kernel of a CPU or container kills where memory runs out, and others may kill, too: the
@@ -91,7 +140,10 @@ def _train_in_memory(work: Work, stage: Stage, start: str) -> tuple[Trained, int
     progress = _Furthest(work.progress)
     while True:
         try:
-            return _train(work, stage, start, micro_batch, progress), micro_batch
+            stage_now = stage.model_copy(
+                update={"trainer": stage.trainer.model_copy(update={"micro_batch": micro_batch})}
+            )
+            return _train(work, stage_now, start, problems, progress), micro_batch
         except (KilledError, MemoryError) as error:
             is_killed = isinstance(error, KilledError)
             if is_killed and progress.step > reached:
@@ -123,18 +175,26 @@ class _Furthest:
 
 
 def _train(
-    work: Work, stage: Stage, start: str, micro_batch: int, on_event: Callable[[Event], None]
+    work: Work,
+    stage: Stage,
+    start: str,
+    problems: list[Example],
+    on_event: Callable[[Event], None],
 ) -> Trained:
     scratch = (
         work.output / ".scratch"
     )  # on the disk of the store: training states are moved, not copied
     resume = scratch / "resume"
-    trainer = stage.trainer.model_copy(update={"micro_batch": micro_batch})
+    validation = scratch / "validation.parquet" if problems else None
+    if validation:
+        scratch.mkdir(parents=True, exist_ok=True)
+        write_rows(validation, Example, problems)
     job = Job(
-        stage=stage.model_copy(update={"trainer": trainer}),
+        stage=stage,
         answers=work.recipe.problems.answers.kind,
         student=work.input(start, "model"),
         examples=work.input(f"{stage.name}-examples", "examples.parquet"),
+        validation=validation,
         output=work.output / "model",
         work=scratch,
         seed=named_seed(work.recipe.seed, stage.name) % 2**31,

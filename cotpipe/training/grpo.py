@@ -1,131 +1,112 @@
-"""GRPO with TRL's GRPOTrainer and the stage's reward."""
+"""A stage of reinforcement (GRPO): from its examples to the checkpoint that is handed on."""
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from datasets import Dataset
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from trl import GRPOConfig, GRPOTrainer
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig
 
 from cotpipe.data.rows import Example, read_rows
-from cotpipe.hardware.devices import fast_dtype, generation_attention
-from cotpipe.rationale.answers import answer_kind
-from cotpipe.rationale.format import format_rationale
-from cotpipe.rationale.lengths import length_in
-from cotpipe.rationale.rewards import RewardParts, Target, reward_named
+from cotpipe.errors import UserError
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.arguments import shared_arguments
 from cotpipe.training.data import grpo_row, usable_rows
 from cotpipe.training.job import Job
+from cotpipe.training.keeping import KeepBest
+from cotpipe.training.pool import PromptPool
+from cotpipe.training.processes import world_size
 from cotpipe.training.progress import ReportProgress
-from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
+from cotpipe.training.resume import SaveTrainingState
+from cotpipe.training.sampling import PoolTrainer
+from cotpipe.training.scoring import Scorer
 from cotpipe.training.student import lora_config, open_student, save_student
-
-
-class RolloutGRPOTrainer(ResumableTrainer, GRPOTrainer):
-    """Generates completions with a copy of the student in the device's fast dtype.
-
-    Generating with the float32 training weights would cast them for every token; copying them once
-    per generation batch halves rollout time on a CPU. With LoRA no copy is made.
-    """
-
-    _copy: PreTrainedModel | None = None
-    model_wrapped: Any
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        trained = self.model_wrapped
-        student = self.accelerator.unwrap_model(trained)
-        if isinstance(student, PeftModel):
-            return super()._generate(prompts)
-        self.model_wrapped = self._copy_of(student)
-        try:
-            return super()._generate(prompts)
-        finally:
-            self.model_wrapped = trained
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
-        # TRL restarts its micro-batch counter at zero, which would shift the generation batches.
-        self._step = self.state.global_step * self.args.gradient_accumulation_steps
-
-    def _copy_of(self, student: PreTrainedModel) -> PreTrainedModel:
-        if self._copy is None:
-            # Random initialization must not advance the generator: after a resume it happens later.
-            with torch.random.fork_rng():
-                copy = AutoModelForCausalLM.from_config(
-                    student.config, dtype=fast_dtype(), attn_implementation=generation_attention()
-                )
-            copy.generation_config = student.generation_config
-            self._copy = copy.to(student.device).eval()
-        with torch.no_grad():
-            for copied, trained in zip(self._copy.parameters(), student.parameters(), strict=True):
-                copied.copy_(trained)
-        return self._copy
+from cotpipe.training.validation import Course
 
 
 def train_grpo(job: Job, trainer: Grpo) -> None:
-    """Train on the prompts in order with the stage's reward, and save the checkpoint.
+    """Train on the prompts with the stage's reward, and save the checkpoint.
 
-    With too few rows for one optimizer step, there is no checkpoint.
+    There is none with too few rows for one optimizer step, or if validation keeps the initial one.
     """
+    _require_whole_groups(job, trainer)
     model, tokenizer = open_student(job.student)
     examples = list(read_rows(job.examples, Example))
-    rows = [grpo_row(example, index, tokenizer) for index, example in enumerate(examples)]
-    rows = usable_rows(rows, trainer.max_prompt_length, trainer.prompts_per_step)
-    if not rows:
+    pool, num_steps = _pool_of(job, trainer, examples, tokenizer)
+    if not num_steps:
         return
-    reward = _reward_of(job, trainer, tokenizer)
-
-    def rewards(
-        completions: list[Any], row: list[int], log_metric: Callable[..., None], **_: Any
-    ) -> list[float]:
-        texts = [messages[0]["content"] for messages in completions]
-        parts = [reward(text, examples[index]) for text, index in zip(texts, row, strict=True)]
-        log_metric("correct", sum(part.correct for part in parts) / len(parts))
-        log_metric("valid_format", sum(part.valid_format for part in parts) / len(parts))
-        return [part.reward for part in parts]
-
-    grpo = RolloutGRPOTrainer(
+    scorer = Scorer(job, trainer, tokenizer)
+    course = Course(trainer.validation, trainer.reward.brevity)
+    keeping = None
+    if job.validation:
+        problems = list(read_rows(job.validation, Example))
+        keeping = KeepBest(problems, scorer, course, job.work)
+        if job.resume:
+            keeping.restore(job.resume)
+    grpo = PoolTrainer(
+        examples=examples,
+        pool=pool,
+        scorer=scorer,
+        course=course,
+        replacements=trainer.replacements,
         model=model,
-        reward_funcs=rewards,
         args=_config(job, trainer),
-        train_dataset=Dataset.from_list(rows),
+        # The pool chooses the prompts; these rows only count the optimizer steps.
+        train_dataset=Dataset.from_list(
+            [{"prompt": examples[0].prompt}] * (num_steps * trainer.prompts_per_step)
+        ),
         processing_class=tokenizer,
         peft_config=lora_config(trainer.lora),
-        callbacks=[ReportProgress(job.stage), SaveTrainingState(job.training_state_seconds)],
+        callbacks=[
+            ReportProgress(job.stage),
+            *([keeping] if keeping else []),
+            SaveTrainingState(job.training_state_seconds),
+        ],
     )
+    if keeping:
+        keeping.trainer = grpo
     grpo.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
-    save_student(grpo, tokenizer, job.output)
+    if keeping is None or keeping.take_best():
+        save_student(grpo, tokenizer, job.output)
 
 
-def _reward_of(
-    job: Job, trainer: Grpo, tokenizer: PreTrainedTokenizerBase
-) -> Callable[[str, Example], RewardParts]:
-    """The function that computes the reward of a completion for a training row."""
-    length = length_in(trainer.reward.length_unit, tokenizer)
-    named = reward_named(job.stage.reward_name(trainer))
-    answers = answer_kind(job.answers)
+def _pool_of(
+    job: Job, trainer: Grpo, examples: list[Example], tokenizer: PreTrainedTokenizerBase
+) -> tuple[PromptPool, int]:
+    """The prompts that are not too long, and the number of optimizer steps."""
+    rows = [grpo_row(example, index, tokenizer) for index, example in enumerate(examples)]
+    per_step = trainer.prompts_per_step
+    measured = job.stage.examples.pass_rates
+    if measured is None:
+        kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, per_step)]
+        return PromptPool(examples, kept, 0.0, 1.0), len(kept) // per_step
+    kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, 1)]
+    pool = PromptPool(examples, kept, measured.lowest, measured.highest)
+    if len(pool) < per_step:
+        return pool, 0
+    return pool, len(pool) * job.stage.examples.num_epochs // per_step
 
-    def reward(text: str, row: Example) -> RewardParts:
-        teacher_length = length(format_rationale(row.teacher_steps, row.answer))
-        target = Target(row.answer, len(row.teacher_steps), teacher_length, answers)
-        return named(text, target, length)
 
-    return reward
+def _require_whole_groups(job: Job, trainer: Grpo) -> None:
+    """Raise `UserError` if the processes cannot share the prompts of an optimizer step evenly."""
+    if trainer.prompts_per_step % world_size():
+        raise UserError(
+            f"{job.stage.name}.trainer.prompts_per_step ({trainer.prompts_per_step}) is not a multiple "
+            f"of the number of processes ({world_size()}, COTPIPE_NUM_PROCESSES), which would divide "
+            "the completions of a prompt; change one of them"
+        )
 
 
 def _config(job: Job, trainer: Grpo) -> GRPOConfig:
     return GRPOConfig(
         **shared_arguments(job),
         lr_scheduler_type="constant_with_warmup",
-        shuffle_dataset=False,  # the row order is the curriculum
+        shuffle_dataset=False,
         num_generations=trainer.group_size,
         max_completion_length=trainer.max_new_tokens,
         temperature=trainer.temperature,
         top_p=trainer.top_p,
         beta=trainer.kl,
         epsilon=trainer.clip_range,
+        epsilon_high=trainer.clip_range_high,
+        loss_type=trainer.loss,
+        mask_truncated_completions=trainer.mask_truncated,
         scale_rewards=trainer.scale_rewards,
     )

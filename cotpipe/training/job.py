@@ -17,6 +17,7 @@ class Job(BaseModel):
     answers: str  # answer kind, for rewards
     student: Path  # directory of the initial checkpoint
     examples: Path  # Parquet of `rows.Example`, in training order
+    validation: Path | None = None  # Parquet of `rows.Example`; None: the last state is kept
     output: Path  # directory for the final checkpoint
     work: Path  # scratch directory of this process
     seed: int

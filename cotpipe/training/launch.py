@@ -14,10 +14,12 @@ from cotpipe.training.job import Job
 from cotpipe.training.messages import (
     Event,
     Failure,
+    Kept,
     OutOfMemory,
     Refusal,
     Rows,
     SavedTrainingState,
+    Validated,
     read_message,
 )
 from cotpipe.training.processes import command, threads_each
@@ -41,6 +43,8 @@ class Trained:
 
     rows: Rows = field(default_factory=lambda: Rows(rows_kept=0))
     events: list[Event] = field(default_factory=list)
+    validated: list[Validated] = field(default_factory=list)
+    kept: Kept | None = None  # None: the last state
 
 
 def train(
@@ -82,6 +86,10 @@ def train(
                         on_event(event)
                     case SavedTrainingState() as saved:
                         on_training_state(saved)
+                    case Validated() as validated:
+                        trained.validated.append(validated)
+                    case Kept() as kept:
+                        trained.kept = kept
                     case Rows() as rows:
                         trained.rows = rows
                     case Refusal() | OutOfMemory() | Failure() as said:

@@ -1,6 +1,7 @@
 """Messages of a training process to its launcher: JSON lines on standard output."""
 
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,6 +36,34 @@ class SavedTrainingState(BaseModel):
     folder: Path
 
 
+class Validated(BaseModel):
+    """Greedy answers to the validation problems at one optimizer step, in the problems' order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int  # 0: before training
+    correct: list[bool]
+    num_tokens: list[int]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, in [0, 1]."""
+        return sum(self.correct) / len(self.correct)
+
+    @property
+    def tokens(self) -> float:
+        """The mean length (tokens)."""
+        return sum(self.num_tokens) / len(self.num_tokens)
+
+
+class Kept(BaseModel):
+    """The optimizer step whose state is the stage's checkpoint; 0: the checkpoint it started from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kept_step: int
+
+
 class Refusal(BaseModel):
     """Training stopped because of a user error."""
 
@@ -59,14 +88,15 @@ class Failure(BaseModel):
     failed: str
 
 
-Message = Event | Rows | SavedTrainingState | Refusal | OutOfMemory | Failure
+Message = Event | Rows | SavedTrainingState | Validated | Kept | Refusal | OutOfMemory | Failure
 
 
 def read_message(line: str) -> Message | None:
     """Parse a line of standard output; None if it is no message but a library's output."""
-    for kind in (Event, SavedTrainingState, Rows, Refusal, OutOfMemory, Failure):
+    for kind in get_args(Message):
         try:
-            return kind.model_validate_json(line)
+            message: Message = kind.model_validate_json(line)
         except ValidationError:
             continue
+        return message
     return None

@@ -43,7 +43,7 @@ RECIPES = {
         ],
     ),
     "other stages": (
-        "demo",
+        "gsm8k-qwen2.5-3b",
         [
             "stage1.examples.masks.kind=critical",
             "stage1.examples.num_epochs=3",

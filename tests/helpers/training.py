@@ -8,7 +8,7 @@ import pytest
 from cotpipe.recipe.trainers import Sft
 from cotpipe.training.job import Job
 from cotpipe.training.launch import Trained
-from cotpipe.training.messages import Event, Message, Rows, SavedTrainingState
+from cotpipe.training.messages import Event, Kept, Message, Rows, SavedTrainingState, Validated
 
 
 def train_here(
@@ -19,7 +19,7 @@ def train_here(
     """Do what a training process does; what either callback raises ends the training."""
     import trl.trainer.utils
 
-    from cotpipe.training import data, progress, resume
+    from cotpipe.training import data, keeping, progress, resume
     from cotpipe.training.cpu import score_targets_only
     from cotpipe.training.grpo import train_grpo
     from cotpipe.training.sft import train_sft
@@ -33,12 +33,16 @@ def train_here(
                 on_event(message)
             case SavedTrainingState():
                 on_training_state(message)
+            case Validated():
+                trained.validated.append(message)
+            case Kept():
+                trained.kept = message
             case Rows():
                 trained.rows = message
 
     job.work.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data, progress, resume):
+        for module in (data, keeping, progress, resume):
             patch.setattr(module, "write_line", take)
         # This puts it back at the end.
         patch.setattr(trl.trainer.utils, "_use_triton", trl.trainer.utils._use_triton)

@@ -7,6 +7,8 @@ from markdown_it import MarkdownIt
 
 from cotpipe.data.rows import TeacherOutcome
 from cotpipe.recipe.model import Recipe
+from cotpipe.report.statistics import Change
+from cotpipe.report.validations import Choice
 from cotpipe.report.written import write_report
 
 HOSTILE = [
@@ -58,3 +60,28 @@ def test_pictures_html_and_headings_of_a_problem_do_not_enter_the_report(tmp_pat
     for part in ("![x](figure1.png)", "<script>alert(1)</script>", "<!-- hidden", "\\x1b[2Jgone"):
         assert part in shown
     assert "(Holm)" in text
+
+
+def test_what_the_stages_kept_is_a_table_of_the_report(tmp_path):
+    own = {"task": "own-answers", "hints": True}
+    stages = [
+        {"name": "stage2", "examples": {"task": "completion"}, "trainer": {"kind": "grpo", "keep": "best"}},
+        {"name": "stage3", "examples": own, "trainer": {"kind": "sft"}},
+    ]  # fmt: skip
+    recipe = Recipe.model_validate({"stages": stages})
+    rows = {name: evaluated(name == "stage3") for name in recipe.checkpoints}
+    unchanged, longer = Change(0.0, -0.02, 0.02, 1.0), Change(-9.0, -10.0, -8.0, 0.01)
+    choices = [
+        Choice("stage2", 0, 40, 60, 0.55, 0.5, unchanged, unchanged),
+        Choice("stage2b", 20, 40, 250, 0.5, 0.52, Change(0.1, 0.05, 0.15, 0.01), longer),
+    ]
+    steps = dict.fromkeys(recipe.starts, 4)
+    write_report(tmp_path / "report.md", recipe, rows, steps, [], choices)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    first, second = (line for line in text.splitlines() if " steps | " in line)
+    assert "| the start | 40 steps | 60 | 55.0 % |" in first
+    assert "so that checkpoint is handed on; 60 held-out problems are too few" in first
+    assert "| step 20 | 40 steps | 250 | 50.0 % | +10.0 points" in second
+    assert "too few" not in second
+    assert "Stage 3 learns the shortest right ones of 8 answers of its own" in text
+    assert "with the least hint where none was right" in text

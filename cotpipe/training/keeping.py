@@ -1,0 +1,129 @@
+"""Validates while a GRPO stage trains, and keeps the best state."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cotpipe.data.rows import Example
+from cotpipe.rationale.turns import prompt_tokens
+from cotpipe.training.group_trainer import GroupTrainer
+from cotpipe.training.messages import Event, Kept, Validated
+from cotpipe.training.progress import write_line
+from cotpipe.training.scoring import Scorer
+from cotpipe.training.student import load_trained, save_trained
+from cotpipe.training.validation import Course
+
+_BEST = "best.safetensors"
+_HISTORY = "validations.json"
+
+
+class KeepBest(TrainerCallback):
+    """Validates before training and every few optimizer steps, and keeps the weights to hand on."""
+
+    def __init__(
+        self, problems: Sequence[Example], scorer: Scorer, course: Course, folder: Path,
+        output: TextIO = sys.stdout,
+    ) -> None:  # fmt: skip
+        """Prepare the callback; the trainer is given later, as it is built with this.
+
+        Args:
+            problems: The validation problems, with bare questions.
+            scorer: Tells right answers.
+            course: Decides what to keep and when to end; shared with the trainer.
+            folder: Where the weights to keep are stored meanwhile.
+            output: Where messages go.
+        """
+        self.trainer: GroupTrainer
+        self._problems, self._scorer, self.course = problems, scorer, course
+        self._best = folder / _BEST
+        self._output = output
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Validate the initial checkpoint; after a resume, tell the earlier validations again."""
+        if state.global_step == 0:
+            self._validate(state)
+        elif state.is_world_process_zero:
+            for validated in self.course.validated:
+                self._tell(validated, state)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Validate where it is time; all processes end training together."""
+        step = state.global_step
+        if step % self.course.settings.every == 0 or step == state.max_steps:
+            self._validate(state)
+            control.should_training_stop = control.should_training_stop or self.course.is_over
+        return control
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put what was validated and kept so far into the training state."""
+        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+        if not state.is_world_process_zero or not folder.is_dir():
+            return
+        history = [one.model_dump() for one in self.course.validated]
+        (folder / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+        if self.course.kept:
+            shutil.copyfile(self._best, folder / _BEST)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from a training state."""
+        history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+        for one in history:
+            self.course.add(Validated.model_validate(one))
+        if self.course.kept:
+            shutil.copyfile(checkpoint / _BEST, self._best)
+
+    def take_best(self) -> bool:
+        """Put the kept weights into the model; False if they are those that training began with."""
+        kept = self.course.validated[self.course.kept]
+        if self.trainer.is_world_process_zero():
+            write_line(Kept(kept_step=kept.step), self._output)
+        if kept.step == 0:
+            return False
+        load_trained(self.trainer.accelerator.unwrap_model(self.trainer.model), self._best)
+        return True
+
+    def _tell(self, validated: Validated, state: TrainerState) -> None:
+        write_line(validated, self._output)
+        figures = {"validation_accuracy": validated.accuracy, "validation_tokens": validated.tokens}
+        event = Event(step=validated.step, num_steps=state.max_steps, figures=figures)
+        write_line(event, self._output)
+
+    def _validate(self, state: TrainerState) -> None:
+        processes, own = self.trainer.accelerator.num_processes, self.trainer.args.process_index
+        problems = self._problems[own::processes]
+        tokenizer: Any = self.trainer.processing_class
+        prompts = [prompt_tokens(tokenizer, problem.prompt) for problem in problems]
+        longest = self.trainer.max_completion_length
+        written = self.trainer.rollouts().complete(prompts, 1, 0.0, 1.0, longest)
+        answers = [only for (only,) in written]
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        told = [
+            (own + place * processes, self._scorer.is_right(text, problem.answer), len(tokens))
+            for place, (text, problem, tokens) in enumerate(
+                zip(texts, problems, answers, strict=True)
+            )
+        ]
+        everyone = sorted(gather_object(told))
+        validated = Validated(
+            step=state.global_step,
+            correct=[right for _, right, _ in everyone],
+            num_tokens=[length for _, _, length in everyone],
+        )
+        is_kept = self.course.add(validated)
+        if not self.trainer.is_world_process_zero():
+            return
+        self._tell(validated, state)
+        if is_kept and state.global_step:
+            save_trained(self.trainer.accelerator.unwrap_model(self.trainer.model), self._best)

@@ -1,0 +1,114 @@
+"""The prompts of a GRPO stage: which comes next, and how much help it gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotpipe.data.rows import Example
+
+_SKIPPED_ROUNDS = 2
+"""Rounds that a prompt waits whose pass rate teaches little."""
+_HELPED_ENOUGH = 0.5
+"""From this pass rate on, a problem is shown with less help."""
+
+
+@dataclass
+class _Entry:
+    """A problem (or, without pass rates, one row of the examples)."""
+
+    rows: list[int]  # rows of the examples, from the bare question to the most help
+    pass_rate: float  # expected, at the current rung
+    rung: int = 0  # position in `rows`
+    drawn: int = 0  # how often
+
+
+class PromptPool:
+    """Chooses the prompts of a stage, in the order of its examples or by pass rate; no randomness.
+
+    Examples without pass rates come once each, from first to last, then again. Those with pass
+    rates are a ladder per problem: it starts at the bare question if the student sometimes solves
+    it, else one rung higher. Where all completions of a prompt are wrong, the problem climbs to
+    more help; where half of them are right with help, it steps down towards the bare question.
+    Problems whose pass rate lies outside the recipe's range, or is not known at their new rung, teach
+    little and come less often.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], usable: Sequence[int], lowest: float, highest: float
+    ) -> None:
+        """Group the rows by problem.
+
+        Args:
+            examples: All rows of the stage.
+            usable: Indices of the rows that are not too long.
+            lowest: Pass rate in [0, 1] below which a problem comes less often.
+            highest: Pass rate in [0, 1] above which it does.
+        """
+        self._range = (lowest, highest)
+        self._examples = examples
+        ladders: dict[Any, list[int]] = {}
+        for row in usable:
+            example = examples[row]
+            ladders.setdefault(row if example.pass_rate is None else example.problem_id, []).append(
+                row
+            )
+        self._entries = [self._entry(rows) for rows in ladders.values()]
+
+    def _entry(self, rows: list[int]) -> _Entry:
+        rate = self._examples[rows[0]].pass_rate
+        if rate is None:
+            return _Entry(rows, 0.5)
+        if rate == 0 and len(rows) > 1:
+            return _Entry(rows, 0.0, rung=1)
+        return _Entry(rows, rate)
+
+    def __len__(self) -> int:
+        """The number of problems, or of rows without pass rates."""
+        return len(self._entries)
+
+    def draw(self, count: int, taken: Sequence[int] = ()) -> list[int]:
+        """The rows of the next prompts, fewer than `count` where the pool runs dry.
+
+        Args:
+            count: How many.
+            taken: Rows that were drawn before for the same optimizer step: their problems do not
+                come again.
+        """
+        used = set(taken)
+        free = [entry for entry in self._entries if not used.intersection(entry.rows)]
+        chosen = sorted(free, key=self._turn)[:count]  # stable: else in the order of the examples
+        for entry in chosen:
+            entry.drawn += 1
+        return [entry.rows[entry.rung] for entry in chosen]
+
+    def _turn(self, entry: _Entry) -> int:
+        lowest, highest = self._range
+        teaches = lowest <= entry.pass_rate <= highest
+        return entry.drawn if teaches else entry.drawn * (1 + _SKIPPED_ROUNDS) + _SKIPPED_ROUNDS
+
+    def tell(self, pass_rates: Mapping[int, float]) -> None:
+        """Take note of the share of right completions of rows that were drawn."""
+        for entry in self._entries:
+            row = entry.rows[entry.rung]
+            if row not in pass_rates or self._examples[row].pass_rate is None:
+                continue
+            observed = pass_rates[row]
+            if observed == 0 and entry.rung + 1 < len(entry.rows):
+                entry.rung, entry.pass_rate = entry.rung + 1, 0.0
+            elif observed >= _HELPED_ENOUGH and entry.rung:
+                entry.rung, entry.pass_rate = entry.rung - 1, 0.5
+            else:
+                entry.pass_rate = (entry.pass_rate + observed) / 2
+
+    def is_bare(self, row: int) -> bool:
+        """Whether a row shows the bare question."""
+        return len(self._examples[row].masked) == len(self._examples[row].teacher_steps)
+
+    def state(self) -> list[list[float]]:
+        """What changes, as JSON, for a training state."""
+        return [[entry.pass_rate, entry.rung, entry.drawn] for entry in self._entries]
+
+    def restore(self, state: Sequence[Sequence[float]]) -> None:
+        """Go on from what `state` returned."""
+        for entry, (pass_rate, rung, drawn) in zip(self._entries, state, strict=True):
+            entry.pass_rate, entry.rung, entry.drawn = pass_rate, int(rung), int(drawn)

@@ -1,0 +1,163 @@
+"""Dynamic sampling: prompts from a pool, and others in place of groups that teach nothing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from typing_extensions import override
+
+from cotpipe.data.rows import Example
+from cotpipe.rationale.rewards import RewardParts
+from cotpipe.training.group_trainer import GroupTrainer
+from cotpipe.training.pool import PromptPool
+from cotpipe.training.resume import ResumableTrainer
+from cotpipe.training.scoring import Scorer
+from cotpipe.training.validation import Course
+
+_STATE = "pool.json"
+
+
+@dataclass
+class Group:
+    """The completions of one prompt."""
+
+    row: int  # of the examples
+    tokens: list[list[int]]
+    log_probabilities: list[Any] | None  # of the sampler, if it tells them (vLLM)
+    parts: list[RewardParts]
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the completions get different rewards: without, all advantages are 0."""
+        return len({part.reward for part in self.parts}) > 1
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of right and well-formed completions, in [0, 1]."""
+        return sum(part.correct and part.valid_format for part in self.parts) / len(self.parts)
+
+
+class PoolTrainer(ResumableTrainer, GroupTrainer):
+    """Draws the prompts of every optimizer step from a pool, and replaces groups without variance.
+
+    Replacing them is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2), bounded by
+    `replacements` prompts per optimizer step. All processes keep the same pool: each draws for all,
+    generates for its own share, and hears of the others' results.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        pool: PromptPool,
+        scorer: Scorer,
+        course: Course,
+        replacements: int,
+        **arguments: Any,
+    ) -> None:
+        """Prepare the trainer.
+
+        Args:
+            examples: The rows that the pool refers to.
+            pool: The prompts.
+            scorer: The reward.
+            course: The validations, which tell whether brevity is paid.
+            replacements: The most prompts that are drawn in place of others per optimizer step.
+            arguments: Those of `GRPOTrainer`.
+        """
+        super().__init__(reward_funcs=_reward_of, **arguments)
+        self._examples, self._pool, self._scorer, self._course = examples, pool, scorer, course
+        self._replacements = replacements
+        self._ready: list[Group] | None = None  # what the next rollout returns
+
+    @override
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._ready = self._sample(len(inputs) // self.num_generations)
+        chosen = [
+            {"prompt": self._examples[group.row].prompt, "paid": part.reward}
+            for group in self._ready
+            for part in group.parts
+        ]
+        return super()._generate_and_score_completions(chosen)  # type: ignore[no-any-return]
+
+    @override
+    def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:
+        if self._ready is None:
+            return super()._generate_single_turn(prompt_ids, *arguments, **options)
+        groups, self._ready = self._ready, None
+        tokens = [tokens for group in groups for tokens in group.tokens]
+        if groups[0].log_probabilities is None:
+            return tokens, None
+        return tokens, [each for group in groups for each in group.log_probabilities or ()]
+
+    def _sample(self, wanted: int) -> list[Group]:
+        """As many groups as this process takes for an optimizer step.
+
+        Those that teach nothing fill up what could not be replaced.
+        """
+        processes, own = self.accelerator.num_processes, self.accelerator.process_index
+        left = self._replacements
+        taught: list[Group] = []
+        others: list[Group] = []
+        drawn: list[int] = []
+        missing = wanted
+        while missing:
+            rows = self._pool.draw(missing * processes, drawn)
+            if len(rows) < missing * processes:  # dry: the step takes what there is
+                if drawn:
+                    break
+                rows = [rows[place % len(rows)] for place in range(missing * processes)]
+            drawn += rows
+            groups = self._complete(rows[own * missing : (own + 1) * missing])
+            self._pool.tell(dict(gather_object([(one.row, one.pass_rate) for one in groups])))
+            taught += [group for group in groups if group.teaches]
+            others += [group for group in groups if not group.teaches]
+            missing = max(gather_object([wanted - len(taught)]))
+            missing = min(missing, left // processes)
+            left -= missing * processes
+        self._log_metric("replaced", len(drawn) - wanted * processes)
+        self._log_metric("bare", sum(self._pool.is_bare(row) for row in drawn) / len(drawn))
+        return [*taught, *others][:wanted]
+
+    def _complete(self, rows: Sequence[int]) -> list[Group]:
+        """Sample and score the completions of prompts."""
+        size = self.num_generations
+        prompts = [self._examples[row].prompt for row in rows for _ in range(size)]
+        prompt_ids, *more = self._tokenize_prompts(prompts)
+        tokens, log_probabilities = self._generate_single_turn(prompt_ids, *more, size)
+        texts = self.processing_class.batch_decode(tokens, skip_special_tokens=True)
+        groups = []
+        for place, row in enumerate(rows):
+            own = slice(place * size, (place + 1) * size)
+            pays = self._course.pays_brevity and self._pool.is_bare(row)
+            lengths = [len(each) for each in tokens[own]]
+            parts = self._scorer.group(texts[own], lengths, self._examples[row], pays)
+            told = log_probabilities[own] if log_probabilities is not None else None
+            groups.append(Group(row, tokens[own], told, parts))
+        scored = [part for group in groups for part in group.parts]
+        self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
+        self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
+        return groups
+
+    @override
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.args.should_save:
+            state = json.dumps(self._pool.state())
+            Path(output_dir, _STATE).write_text(state, encoding="utf-8")
+
+    @override
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        # TRL restarts its micro-batch counter at zero, which would shift the generation batches.
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps
+        if checkpoint is not None:
+            state = Path(checkpoint, _STATE).read_text(encoding="utf-8")
+            self._pool.restore(json.loads(state))
+
+
+def _reward_of(paid: list[float], **_: Any) -> list[float]:
+    """The rewards that the completions were sampled with."""
+    return paid

@@ -1,0 +1,112 @@
+"""A GRPO stage that is validated: what it keeps, where it ends, and how it goes on after an interruption."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cotpipe.data.rows import Example, write_rows
+from cotpipe.errors import UserError
+from cotpipe.recipe.stages import Stage
+from cotpipe.steps.examples import bare_example
+from cotpipe.training.job import Job
+from tests.helpers.lessons import LESSONS
+from tests.helpers.training import train_here
+
+PAID = """
+from cotpipe.rationale.rewards import RewardParts
+
+def pays(completion, target, length):
+    paid = float(len(completion) % 7)
+    return RewardParts(paid, paid > 3, True, paid, 0.0, 0.0)
+
+def equal(completion, target, length):
+    return RewardParts(1.0, True, True, 1.0, 0.0, 0.0)
+
+def infinite(completion, target, length):
+    return RewardParts(float("inf"), True, True, float("inf"), 0.0, 0.0)
+"""
+
+
+def job_of(folder, student, *, reward="pays", **trainer) -> Job:
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(PAID)
+    stage = Stage.model_validate({
+        "name": "stage2",
+        "examples": {"task": "completion", "num_epochs": 2, "pass_rates": {}},
+        "trainer": {
+            "kind": "grpo", "group_size": 4, "prompts_per_step": 2, "micro_batch": 4,
+            "max_new_tokens": 8, "learning_rate": 0.003, "keep": "best",
+            "reward": {"preset": f"{folder}/own.py:{reward}"},
+            "validation": {"every": 2, "stops": False},
+        } | trainer,
+    })  # fmt: skip
+    rows = [bare_example(lesson, "Solve.") for lesson in LESSONS[:8]]
+    rated = [Example(**(vars(row) | {"pass_rate": 0.5})) for row in rows]
+    write_rows(folder / "examples.parquet", Example, rated)
+    write_rows(folder / "validation.parquet", Example, rows[:5])
+    return Job(
+        stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
+        validation=folder / "validation.parquet", output=folder / "model", work=folder / "work", seed=3,
+        training_state_seconds=600,
+    )  # fmt: skip
+
+
+def run(job, states=None):
+    def keep(saved):
+        if states is not None:
+            shutil.copytree(saved.folder, states / str(saved.step))
+
+    return train_here(job, on_training_state=keep)
+
+
+def of_training(trained, name: str) -> list[float]:
+    return [event.figures[name] for event in trained.events if name in event.figures]
+
+
+def test_what_is_no_better_is_handed_back(tmp_path, tiny_student):
+    trained = run(job_of(tmp_path / "a", tiny_student))
+    assert [one.step for one in trained.validated] == [0, 2, 4, 6, 8]
+    assert all(len(one.correct) == 5 for one in trained.validated)
+    assert trained.events[-1].step == 8
+    assert (trained.kept.kept_step == 0) == (not (tmp_path / "a" / "model").exists())
+
+
+def test_training_ends_where_validation_no_longer_rises(tmp_path, tiny_student):
+    # All answers of a random student are wrong and of full length: nothing ever gets better.
+    validation = {"every": 1, "patience": 2, "stops": True}
+    trained = run(job_of(tmp_path / "a", tiny_student, validation=validation, learning_rate=1e-6))
+    assert trained.kept.kept_step == 0
+    assert trained.events[-1].step == 2
+
+
+def test_a_resumed_stage_validates_and_keeps_as_an_uninterrupted_one(tmp_path, tiny_student):
+    trainer = {"replacements": 4, "learning_rate": 0.01}
+    job = job_of(tmp_path / "a", tiny_student, **trainer).model_copy(
+        update={"training_state_seconds": 0}
+    )
+    whole = run(job, states=tmp_path)
+    resumed_job = job_of(tmp_path / "b", tiny_student, **trainer).model_copy(
+        update={"resume": tmp_path / "4"}
+    )
+    resumed = run(resumed_job)
+    assert resumed.validated == whole.validated
+    assert resumed.kept == whole.kept
+    assert of_training(resumed, "reward") == of_training(whole, "reward")
+    if whole.kept.kept_step:
+        one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in "ab")
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("replacements", "most"), [(2, 2), (100, 6)])  # six others are in the pool
+def test_groups_that_teach_nothing_are_replaced_within_bounds(
+    tmp_path, tiny_student, replacements, most
+):
+    job = job_of(tmp_path / "a", tiny_student, replacements=replacements, reward="equal")
+    assert set(of_training(run(job), "replaced_prompts")) == {most}
+
+
+def test_a_reward_that_is_not_finite_ends_the_stage(tmp_path, tiny_student):
+    with pytest.raises(UserError, match="infinite returned the reward inf, which is not a finite"):
+        run(job_of(tmp_path / "a", tiny_student, reward="infinite"))
