@@ -27,14 +27,23 @@ from cotpipe.store.artifacts import open_store
 from cotpipe.store.records import Reference
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
-ARMS: dict[str, list[str]] = {
-    "full": [],
-    "no-masks": ["stage1.examples.masks.probability=1", "stage1.examples.masks.first_share=1"],
-    "published-reward": ["stage2.trainer.reward={preset: published}"],
-    "no-replacements": ["stage2.trainer.replacements=0"],
-    "no-help": ["stage2.examples.pass_rates.rungs=1"],
-    "in-order": ["stage2.examples.pass_rates=null"],
-    "no-hints": ["stage3.examples.pass_rates.rungs=1"],
+
+
+class Arm(NamedTuple):
+    """A variant of the recipe."""
+
+    changes: Sequence[str] = ()
+    num_stages: int = 3  # the first ones of the recipe
+
+
+ARMS = {
+    "full": Arm(),
+    "no-masks": Arm(["stage1.examples.masks.first_share=1"]),
+    "published-reward": Arm(["stage2.trainer.reward={preset: published}"]),
+    "no-replacements": Arm(["stage2.trainer.replacements=0", "stage3.trainer.replacements=0"]),
+    "no-help": Arm(["stage2.examples.pass_rates.rungs=1", "stage3.examples.pass_rates.rungs=1"]),
+    "in-order": Arm(["stage2.examples.pass_rates=null"], num_stages=2),
+    "sft": Arm(["stage1.examples.num_epochs=20"], num_stages=1),
 }
 
 
@@ -45,11 +54,15 @@ class Scored(NamedTuple):
     tokens: float  # mean length
 
 
-def run_arm(
-    changes: Sequence[str], student: Path, settings: Settings, seed: int
-) -> dict[str, Scored]:
+def recipe_of(arm: Arm, *changes: str) -> Recipe:
+    """The recipe of an arm."""
+    recipe = load_recipe(str(RECIPE), [*changes, *arm.changes])
+    return recipe.model_copy(update={"stages": recipe.stages[: arm.num_stages]})
+
+
+def run_arm(arm: Arm, student: Path, settings: Settings, seed: int) -> dict[str, Scored]:
     """Run or reuse all steps of an arm but the report; its evaluations by checkpoint."""
-    recipe = load_recipe(str(RECIPE), [f"student.model={student}", f"seed={seed}", *changes])
+    recipe = recipe_of(arm, f"student.model={student}", f"seed={seed}")
     runner = StepRunner(open_store(settings), settings, Silent())
     inputs: dict[str, Reference] = {}
     scored = {}
@@ -113,7 +126,7 @@ def main() -> None:
                     f"{arm:18} seed {seed} {name:7} {100 * scored.accuracy:5.1f} % {scored.tokens:6.1f} tokens"
                 )
     for arm in arguments.arms:
-        tell_changes(arm, load_recipe(str(RECIPE), ARMS[arm]), found[arm])
+        tell_changes(arm, recipe_of(ARMS[arm]), found[arm])
 
 
 if __name__ == "__main__":
