@@ -11,6 +11,7 @@ from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import bare_example
 from cotpipe.training.job import Job
+from cotpipe.training.launch import train
 from tests.helpers.lessons import LESSONS
 from tests.helpers.training import train_here
 
@@ -110,3 +111,21 @@ def test_groups_that_teach_nothing_are_replaced_within_bounds(
 def test_a_reward_that_is_not_finite_ends_the_stage(tmp_path, tiny_student):
     with pytest.raises(UserError, match="infinite returned the reward inf, which is not a finite"):
         run(job_of(tmp_path / "a", tiny_student, reward="infinite"))
+
+
+def test_two_processes_draw_from_one_pool_and_validate_together(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student, replacements=4, micro_batch=2)
+    quiet = {"on_event": print, "on_training_state": print, "on_line": print}
+    trained = train(job, 2, **quiet)
+    assert [one.step for one in trained.validated] == [0, 2, 4, 6, 8]
+    assert all(len(one.correct) == len(one.num_tokens) == 5 for one in trained.validated)
+    assert of_training(trained, "reward")
+    assert trained.kept is not None
+
+
+def test_processes_that_would_divide_a_group_are_refused(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student, prompts_per_step=3, micro_batch=2)
+    with pytest.raises(
+        UserError, match=r"prompts_per_step \(3\) is not a multiple .*processes \(2"
+    ):
+        train(job, 2, on_event=print, on_training_state=print, on_line=print)
