@@ -42,7 +42,9 @@ ARMS = {
     "published-reward": Arm(["stage2.trainer.reward={preset: published}"]),
     "no-replacements": Arm(["stage2.trainer.replacements=0", "stage3.trainer.replacements=0"]),
     "no-help": Arm(["stage2.examples.pass_rates.rungs=1", "stage3.examples.pass_rates.rungs=1"]),
-    "in-order": Arm(["stage2.examples.pass_rates=null"], num_stages=2),
+    "in-order": Arm(
+        ["stage2.examples.pass_rates=null", "stage2.trainer.replacements=0"], num_stages=2
+    ),
     "sft": Arm(["stage1.examples.num_epochs=20"], num_stages=1),
 }
 

@@ -2,7 +2,7 @@
 
     python benchmarks/lab/student.py FOLDER [--steps 1500] [--seed 1]
 
-A plain Hugging Face folder with 2.8 million weights, which the whole pipeline takes unchanged
+A plain Hugging Face folder with 2.5 million weights, which the whole pipeline takes unchanged
 (`student.model: FOLDER`). It has read problems with solutions written as prose, and prompts without
 answers; it has seen no `Step 1:` lines, so it answers nothing in the format before stage 1.
 """

@@ -48,7 +48,8 @@ class PassRates(Section):
     """Pass rates on the bare questions, measured with the checkpoint that the stage starts from.
 
     GRPO then prefers problems that are neither too easy nor too hard, and helps where none of the
-    completions is right: masks hide less and less, and again more as the problem is solved.
+    completions is right: masks hide less and less, and again more as the problem is solved. Of the
+    masks, `kind` and `first_share` (the most help) count then; the shares of hints do not.
     """
 
     num_samples: NumRepeats = Field(8, description="Answers sampled per problem")

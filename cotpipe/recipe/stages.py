@@ -37,6 +37,15 @@ class Stage(Section):
             raise ValueError("SFT uses no pass rates: leave out examples.pass_rates")
         if self.examples.pass_rates and isinstance(self.examples, Reconstruction):
             raise ValueError("reconstruction has no degrees of help: leave out examples.pass_rates")
+        if (
+            isinstance(self.trainer, Grpo)
+            and self.trainer.replacements
+            and not self.examples.pass_rates
+        ):
+            raise ValueError(
+                "trainer.replacements would use up the examples before their time: set "
+                "examples.pass_rates, which choose prompts in any order"
+            )
         if own and isinstance(self.trainer, Grpo):
             raise ValueError(
                 "own answers are targets, which GRPO does not use: use the sft trainer"

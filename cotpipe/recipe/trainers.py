@@ -205,8 +205,9 @@ class Grpo(Trainer):
     )
     keep: Literal["best", "last"] = Field(
         "last",
-        description="`best`: the checkpoint with the best validation accuracy, or the one that the "
-        "stage starts from if that is better beyond noise; `last`: the last one, unseen",
+        description="`best`: of the states that are no less accurate on the validation problems than "
+        "the checkpoint that the stage starts from, and at most a standard error less than the best, "
+        "the one with the shortest answers, or else that checkpoint; `last`: the last one, unseen",
     )
     validation: Validation = Field(
         default_factory=Validation, description="Validation while training, for `keep: best`"

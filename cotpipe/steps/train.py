@@ -98,9 +98,10 @@ def _write_validations(
     write_rows(work.output / "validations.parquet", ValidatedAnswer, rows)
     if not kept:
         logger.warning(
-            "%s: no state of the training is better than the checkpoint it started from (%s), by %d "
-            "validation problems; that checkpoint is handed on",
-            stage.name, start, len(problems),
+            "%s: by %d validation problems, no state of the training is more accurate by a standard "
+            "error than the checkpoint it started from (%s), or as accurate and shorter; that "
+            "checkpoint is handed on",
+            stage.name, len(problems), start,
         )  # fmt: skip
         shutil.copytree(work.input(start, "model"), work.output / "model")
     return {"kept_step": kept, "validation_problems": len(problems)}

@@ -11,9 +11,10 @@ from cotpipe.training.arguments import shared_arguments
 from cotpipe.training.data import grpo_row, usable_rows
 from cotpipe.training.job import Job
 from cotpipe.training.keeping import KeepBest
+from cotpipe.training.messages import Rows
 from cotpipe.training.pool import PromptPool
 from cotpipe.training.processes import world_size
-from cotpipe.training.progress import ReportProgress
+from cotpipe.training.progress import ReportProgress, write_line
 from cotpipe.training.resume import SaveTrainingState
 from cotpipe.training.sampling import PoolTrainer
 from cotpipe.training.scoring import Scorer
@@ -79,7 +80,8 @@ def _pool_of(
         return PromptPool(examples, kept, 0.0, 1.0), len(kept) // per_step
     kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, 1)]
     pool = PromptPool(examples, kept, measured.lowest, measured.highest)
-    if len(pool) < per_step:
+    if len(pool) < per_step:  # the rows are several to a problem
+        write_line(Rows(rows_kept=0, rows_left_over=len(pool)))
         return pool, 0
     return pool, len(pool) * job.stage.examples.num_epochs // per_step
 

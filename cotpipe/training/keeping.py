@@ -1,6 +1,7 @@
 """Validates while a GRPO stage trains, and keeps the best state."""
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from cotpipe.training.progress import write_line
 from cotpipe.training.scoring import Scorer
 from cotpipe.training.student import load_trained, save_trained
 from cotpipe.training.validation import Course
+
+logger = logging.getLogger(__name__)
 
 _BEST = "best.safetensors"
 _HISTORY = "validations.json"
@@ -53,6 +56,7 @@ class KeepBest(TrainerCallback):
         elif state.is_world_process_zero:
             for validated in self.course.validated:
                 self._tell(validated, state)
+        control.should_training_stop = self.course.is_over
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,9 +76,16 @@ class KeepBest(TrainerCallback):
         if not state.is_world_process_zero or not folder.is_dir():
             return
         history = [one.model_dump() for one in self.course.validated]
-        (folder / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
-        if self.course.kept:
-            shutil.copyfile(self._best, folder / _BEST)
+        try:
+            (folder / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+            if self.course.kept:
+                shutil.copyfile(self._best, folder / _BEST)
+        except OSError as error:
+            logger.warning(
+                "no training state at step %d, the next one is tried again: %s",
+                state.global_step, error,
+            )  # fmt: skip
+            shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, checkpoint: Path) -> None:
         """Go on from a training state."""
@@ -108,7 +119,7 @@ class KeepBest(TrainerCallback):
         longest = self.trainer.max_completion_length
         written = self.trainer.rollouts().complete(prompts, 1, 0.0, 1.0, longest)
         answers = [only for (only,) in written]
-        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
         told = [
             (own + place * processes, self._scorer.is_right(text, problem.answer), len(tokens))
             for place, (text, problem, tokens) in enumerate(

@@ -67,7 +67,7 @@ class PromptPool:
         return len(self._entries)
 
     def draw(self, count: int, taken: Sequence[int] = ()) -> list[int]:
-        """The rows of the next prompts, fewer than `count` where the pool runs dry.
+        """The rows of the next prompts; fewer than `count`, or none in place of others, where it runs dry.
 
         Args:
             count: How many.
@@ -77,6 +77,8 @@ class PromptPool:
         used = set(taken)
         free = [entry for entry in self._entries if not used.intersection(entry.rows)]
         chosen = sorted(free, key=self._turn)[:count]  # stable: else in the order of the examples
+        if taken and len(chosen) < count:
+            return []
         for entry in chosen:
             entry.drawn += 1
         return [entry.rows[entry.rung] for entry in chosen]

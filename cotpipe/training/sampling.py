@@ -105,10 +105,8 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         missing = wanted
         while missing:
             rows = self._pool.draw(missing * processes, drawn)
-            if len(rows) < missing * processes:  # dry: the step takes what there is
-                if drawn:
-                    break
-                rows = [rows[place % len(rows)] for place in range(missing * processes)]
+            if not rows:
+                break  # dry: what was drawn fills the step
             drawn += rows
             groups = self._complete(rows[own * missing : (own + 1) * missing])
             self._pool.tell(dict(gather_object([(one.row, one.pass_rate) for one in groups])))

@@ -13,8 +13,8 @@ class Course:
 
     The state that is kept is the one with the shortest answers among those that are at most one
     standard error of the paired difference less accurate than the most accurate one (the one-
-    standard-error rule; Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
-    The state before training is one of them.
+    standard-error rule; Breiman et al. 1984, Classification and Regression Trees, section 3.4.3),
+    and no less accurate than the state before training, which is one of them.
     """
 
     settings: Validation
@@ -60,6 +60,8 @@ class Course:
         new, kept, best = self.validated[position], self.validated[self.kept], self._best()
         assert best
         if not within_one_error(best.correct, new.correct):
+            return False
+        if new.accuracy < self.validated[0].accuracy:
             return False
         if not within_one_error(best.correct, kept.correct):
             return True

@@ -19,9 +19,8 @@ def train_here(
     """Do what a training process does; what either callback raises ends the training."""
     import trl.trainer.utils
 
-    from cotpipe.training import data, keeping, progress, resume
+    from cotpipe.training import data, grpo, keeping, progress, resume
     from cotpipe.training.cpu import score_targets_only
-    from cotpipe.training.grpo import train_grpo
     from cotpipe.training.sft import train_sft
 
     trained = Trained()
@@ -42,7 +41,7 @@ def train_here(
 
     job.work.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data, keeping, progress, resume):
+        for module in (data, grpo, keeping, progress, resume):
             patch.setattr(module, "write_line", take)
         # This puts it back at the end.
         patch.setattr(trl.trainer.utils, "_use_triton", trl.trainer.utils._use_triton)
@@ -51,5 +50,5 @@ def train_here(
         if isinstance(trainer, Sft):
             train_sft(job, trainer)
         else:
-            train_grpo(job, trainer)
+            grpo.train_grpo(job, trainer)
     return trained

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cotpipe.data.rows import Example, write_rows
+from cotpipe.data.rows import Example, read_rows, write_rows
 from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import bare_example
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
+from cotpipe.training.validation import Course
 from tests.helpers.lessons import LESSONS
 from tests.helpers.training import train_here
 
@@ -82,8 +83,15 @@ def test_training_ends_where_validation_no_longer_rises(tmp_path, tiny_student):
     assert trained.events[-1].step == 2
 
 
-def test_a_resumed_stage_validates_and_keeps_as_an_uninterrupted_one(tmp_path, tiny_student):
-    trainer = {"replacements": 4, "learning_rate": 0.01}
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4, "dropout": 0.0}])
+def test_a_resumed_stage_validates_and_keeps_as_an_uninterrupted_one(
+    tmp_path, tiny_student, monkeypatch, lora
+):
+    # All answers of a random student are wrong: make a state in the middle the best.
+    monkeypatch.setattr(
+        Course, "_is_kept", lambda self, position: self.validated[position].step == 4
+    )
+    trainer = {"replacements": 4, "learning_rate": 0.01, "lora": lora}
     job = job_of(tmp_path / "a", tiny_student, **trainer).model_copy(
         update={"training_state_seconds": 0}
     )
@@ -95,9 +103,9 @@ def test_a_resumed_stage_validates_and_keeps_as_an_uninterrupted_one(tmp_path, t
     assert resumed.validated == whole.validated
     assert resumed.kept == whole.kept
     assert of_training(resumed, "reward") == of_training(whole, "reward")
-    if whole.kept.kept_step:
-        one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in "ab")
-        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert whole.kept.kept_step == 4
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in "ab")
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize(("replacements", "most"), [(2, 2), (100, 6)])  # six others are in the pool
@@ -116,6 +124,18 @@ def test_a_reward_that_is_not_finite_ends_the_stage(tmp_path, tiny_student):
 def test_two_processes_draw_from_one_pool_and_validate_together(tmp_path, tiny_student):
     job = job_of(tmp_path / "a", tiny_student, replacements=4, micro_batch=2)
     quiet = {"on_event": print, "on_training_state": print, "on_line": print}
+    write_rows(
+        tmp_path / "a" / "validation.parquet",
+        Example,
+        list(read_rows(job.work.parent / "validation.parquet", Example))[:1],
+    )
+    few = train(job.model_copy(update={"work": tmp_path / "w"}), 2, **quiet)
+    assert {len(one.correct) for one in few.validated} == {1}  # fewer problems than processes
+
+
+def test_two_processes_keep_the_pool_equal(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student, replacements=4, micro_batch=2)
+    quiet = {"on_event": print, "on_training_state": print, "on_line": print}
     trained = train(job, 2, **quiet)
     assert [one.step for one in trained.validated] == [0, 2, 4, 6, 8]
     assert all(len(one.correct) == len(one.num_tokens) == 5 for one in trained.validated)
@@ -129,3 +149,12 @@ def test_processes_that_would_divide_a_group_are_refused(tmp_path, tiny_student)
         UserError, match=r"prompts_per_step \(3\) is not a multiple .*processes \(2"
     ):
         train(job, 2, on_event=print, on_training_state=print, on_line=print)
+
+
+def test_problems_too_few_for_an_optimizer_step_are_counted_as_problems(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student)
+    (row, *_) = read_rows(job.examples, Example)
+    helped = Example(**(vars(row) | {"masked": []}))
+    write_rows(job.examples, Example, [row, helped])  # two rows of one problem, two for a step
+    trained = run(job)
+    assert (trained.rows.rows_kept, trained.rows.rows_left_over, trained.events) == (0, 1, [])

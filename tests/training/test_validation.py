@@ -27,7 +27,8 @@ def kept(*validated: Validated) -> int:
         ([at(0, 50, 60), at(10, 40, 60), at(20, 30, 60)], 0),  # only worse: the one it got
         ([at(0, 50, 60), at(10, 50, 60)], 0),  # nothing gained
         ([at(0, 50, 60), at(10, 50, 50)], 10),  # as good and shorter
-        ([at(0, 50, 60), at(10, 49, 50)], 10),  # within one standard error of the best, and shorter
+        ([at(0, 50, 60), at(10, 49, 50)], 0),  # never less accurate than the start
+        ([at(0, 50, 60), at(10, 60, 60), at(20, 59, 50)], 20),  # within one standard error, shorter
         ([at(0, 50, 60), at(10, 46, 30)], 0),  # shorter, and worse by more
         ([at(0, 50, 60), at(10, 49, 50), at(20, 60, 70)], 20),  # a new best takes both out
         ([at(0, 50, 60), at(10, 60, 70), at(20, 59, 55), at(30, 58, 40)], 20),  # no drifting down
