@@ -10,7 +10,7 @@ from cotpipe.engines.choice import choose_engine, open_engine
 from cotpipe.errors import UserError
 from cotpipe.progress import Silent
 from cotpipe.rationale.prompts import question_prompt
-from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.steps.curriculum import steps_of
 from cotpipe.steps.runner import StepRunner
@@ -127,14 +127,12 @@ class Noting(Silent):
 
 
 def test_mining_and_evaluation_start_one_engine_each(model, tmp_path):
-    overrides = [
-        f"student.model={model}",
-        "mining.max_problems=9",
-        "mining.max_new_tokens=24",
-        "mining.num_samples=3",
-    ]
-    recipe = load_recipe(
-        "demo", [*overrides, "evaluation.max_problems=9", "evaluation.max_new_tokens=24"]
+    recipe = Recipe.model_validate(
+        {
+            "student": {"model": str(model)},
+            "mining": {"max_problems": 9, "max_new_tokens": 24, "num_samples": 3},
+            "evaluation": {"max_problems": 9, "max_new_tokens": 24},
+        }
     )
     settings, progress = (
         Settings(store=str(tmp_path), engine="auto", shard_size=2, context_length=512),

@@ -15,13 +15,13 @@ from tests.helpers.s3 import KEY, SECRET
 PROGRAM = """
 import json, sys
 from cotpipe.steps.curriculum import steps_of
-from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.progress import Silent
 from cotpipe.steps.runner import StepRunner
 from cotpipe.store.artifacts import open_store
 
-recipe, settings = load_recipe("demo"), Settings()
+recipe, settings = Recipe(), Settings()
 runner, artifacts, made = StepRunner(open_store(settings), settings, Silent()), {}, []
 print("ready", flush=True)
 sys.stdin.readline()
