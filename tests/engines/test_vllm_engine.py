@@ -152,6 +152,6 @@ def test_mining_and_evaluation_start_one_engine_each(model, tmp_path):
     ):
         progress.notes.clear()
         outcome = runner.run(steps_of(recipe)[kind], recipe, inputs)
-        assert len(outcome.record.parts) == 5
+        assert len(outcome.record.parts) > 1  # several shards
         assert outcome.record.counts["problems"] == 9
         assert progress.notes == ["engine vllm: vLLM is installed for CPUs"]
