@@ -115,6 +115,9 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             missing = max(gather_object([wanted - len(taught)]))
             missing = min(missing, left // processes)
             left -= missing * processes
+        scored = [part for group in (*taught, *others) for part in group.parts]
+        self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
+        self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
         self._log_metric("replaced", len(drawn) - wanted * processes)
         self._log_metric("bare", sum(self._pool.is_bare(row) for row in drawn) / len(drawn))
         return [*taught, *others][:wanted]
@@ -134,9 +137,6 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             parts = self._scorer.group(texts[own], lengths, self._examples[row], pays)
             told = log_probabilities[own] if log_probabilities is not None else None
             groups.append(Group(row, tokens[own], told, parts))
-        scored = [part for group in groups for part in group.parts]
-        self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
-        self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
         return groups
 
     @override
