@@ -1,21 +1,13 @@
 """Brevity within a group: what right completions lose for being longer than the shortest right one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cotpipe.rationale.rewards import RewardParts
 
 
-@dataclass(frozen=True)
-class Brevity:
-    """How much brevity counts, and from which pass rate of a group on."""
-
-    weight: float  # in [0, 0.5]: the most that a completion can lose
-    min_pass_rate: float  # in [0, 1]
-
-
 def pay_brevity(
-    group: Sequence[RewardParts], lengths: Sequence[int], brevity: Brevity
+    group: Sequence[RewardParts], lengths: Sequence[int], weight: float, min_pass_rate: float
 ) -> list[RewardParts]:
     """The rewards of a group's completions, less what the right and well-formed ones lose for length.
 
@@ -29,19 +21,20 @@ def pay_brevity(
     Args:
         group: The rewards of all completions of one prompt.
         lengths: Their lengths, in the student's tokens.
-        brevity: How much brevity counts.
+        weight: The most that a completion can lose, in [0, 0.5].
+        min_pass_rate: The share of the group, in [0, 1], that must be right.
 
     >>> right, wrong = RewardParts(1, True, True, 1, 0, 0), RewardParts(0, False, True, 0, 0, 0)
-    >>> paid = pay_brevity([right, right, wrong, right], [40, 60, 9, 100], Brevity(0.2, 0.75))
+    >>> paid = pay_brevity([right, right, wrong, right], [40, 60, 9, 100], 0.2, 0.75)
     >>> [part.reward for part in paid]
     [1.0, 0.9, 0, 0.8]
     """
-    right = [part.correct and part.valid_format for part in group]
-    if not any(right) or sum(right) < brevity.min_pass_rate * len(group):
+    right = [part.right for part in group]
+    if not any(right) or sum(right) < min_pass_rate * len(group):
         return list(group)
     shortest = min(length for length, is_right in zip(lengths, right, strict=True) if is_right)
     return [
-        _lose(part, brevity.weight * _excess(length, shortest)) if is_right else part
+        _lose(part, weight * _excess(length, shortest)) if is_right else part
         for part, length, is_right in zip(group, lengths, right, strict=True)
     ]
 

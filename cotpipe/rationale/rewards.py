@@ -50,6 +50,11 @@ class RewardParts:
     brevity_steps: float
     length: float
 
+    @property
+    def right(self) -> bool:
+        """Whether the completion is correct and well-formed."""
+        return self.correct and self.valid_format
+
 
 Reward = Callable[[str, Target, Length], RewardParts]
 """Scores a completion against its target; the last argument measures length, in words or tokens."""

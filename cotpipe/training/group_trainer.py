@@ -30,7 +30,7 @@ class GroupTrainer(GRPOTrainer):
 
     Rollouts are written with a copy of the student in the device's fast dtype: the float32 training
     weights would be cast for every token. Models that `can_be_packed` refuses are trained as in
-    TRL. With vLLM, vLLM writes.
+    TRL.
     """
 
     _copy: PreTrainedModel | None = None
@@ -50,8 +50,6 @@ class GroupTrainer(GRPOTrainer):
         )
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any, **named: Any) -> Any:
-        if self.use_vllm:
-            return super()._generate_single_turn(prompt_ids, *others, **named)
         completions = self.rollouts().complete(
             prompt_ids, 1, self.temperature, self.top_p, self.max_completion_length
         )

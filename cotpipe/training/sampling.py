@@ -26,7 +26,6 @@ class Group:
 
     row: int  # of the examples
     tokens: list[list[int]]
-    log_probabilities: list[Any] | None  # of the sampler, if it tells them (vLLM)
     parts: list[RewardParts]
 
     @property
@@ -37,7 +36,7 @@ class Group:
     @property
     def pass_rate(self) -> float:
         """The share of right and well-formed completions, in [0, 1]."""
-        return sum(part.correct and part.valid_format for part in self.parts) / len(self.parts)
+        return sum(part.right for part in self.parts) / len(self.parts)
 
 
 class PoolTrainer(ResumableTrainer, GroupTrainer):
@@ -87,10 +86,7 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         if self._ready is None:
             return super()._generate_single_turn(prompt_ids, *arguments, **options)
         groups, self._ready = self._ready, None
-        tokens = [tokens for group in groups for tokens in group.tokens]
-        if groups[0].log_probabilities is None:
-            return tokens, None
-        return tokens, [each for group in groups for each in group.log_probabilities or ()]
+        return [tokens for group in groups for tokens in group.tokens], None
 
     def _sample(self, wanted: int) -> list[Group]:
         """As many groups as this process takes for an optimizer step.
@@ -127,7 +123,7 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         size = self.num_generations
         prompts = [self._examples[row].prompt for row in rows for _ in range(size)]
         prompt_ids, *more = self._tokenize_prompts(prompts)
-        tokens, log_probabilities = self._generate_single_turn(prompt_ids, *more, size)
+        tokens, _ = self._generate_single_turn(prompt_ids, *more, size)
         texts = self.processing_class.batch_decode(tokens, skip_special_tokens=True)
         groups = []
         for place, row in enumerate(rows):
@@ -135,8 +131,7 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             pays = self._course.pays_brevity and self._pool.is_bare(row)
             lengths = [len(each) for each in tokens[own]]
             parts = self._scorer.group(texts[own], lengths, self._examples[row], pays)
-            told = log_probabilities[own] if log_probabilities is not None else None
-            groups.append(Group(row, tokens[own], told, parts))
+            groups.append(Group(row, tokens[own], parts))
         return groups
 
     @override

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from cotpipe.data.rows import Example
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import answer_kind
-from cotpipe.rationale.brevity import Brevity, pay_brevity
+from cotpipe.rationale.brevity import pay_brevity
 from cotpipe.rationale.format import format_rationale, has_valid_format
 from cotpipe.rationale.lengths import length_in
 from cotpipe.rationale.rewards import RewardParts, Target, reward_named
@@ -24,8 +24,7 @@ class Scorer:
         self._reward = reward_named(self._named)
         self._length = length_in(trainer.reward.length_unit, tokenizer)
         self._answers = answer_kind(job.answers)
-        section = trainer.reward.brevity
-        self._brevity = section and Brevity(section.weight, section.min_pass_rate)
+        self._brevity = trainer.reward.brevity
 
     def group(
         self, texts: Sequence[str], num_tokens: Sequence[int], example: Example, brevity: bool
@@ -49,7 +48,9 @@ class Scorer:
                     f"the reward {self._named} is {part.reward} for a completion of problem "
                     f"{example.problem_id}, which is not a finite number; correct it"
                 )
-        return pay_brevity(parts, num_tokens, self._brevity) if brevity and self._brevity else parts
+        if not brevity or self._brevity is None:
+            return parts
+        return pay_brevity(parts, num_tokens, self._brevity.weight, self._brevity.min_pass_rate)
 
     def is_right(self, text: str, answer: str) -> bool:
         """Whether a completion has the right answer, in the form of a rationale."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpipe.rationale.brevity import Brevity, pay_brevity
+from cotpipe.rationale.brevity import pay_brevity
 from cotpipe.rationale.rewards import RewardParts, Target, correct_first_reward
 
 TARGET = Target("72", teacher_steps=3, teacher_length=40)
@@ -47,7 +47,7 @@ R, W, M = parts(True), parts(False), parts(True, valid=False)
     ],
 )
 def test_brevity_of_a_group(group, lengths, min_pass_rate, rewards):
-    paid = pay_brevity(group, lengths, Brevity(0.2, min_pass_rate))
+    paid = pay_brevity(group, lengths, 0.2, min_pass_rate)
     assert [part.reward for part in paid] == pytest.approx(rewards)
 
 
@@ -58,7 +58,7 @@ def test_brevity_of_a_group(group, lengths, min_pass_rate, rewards):
 )
 def test_hierarchy_bounds_and_order(group, weight, min_pass_rate):
     before, lengths = [part for part, _ in group], [length for _, length in group]
-    after = pay_brevity(before, lengths, Brevity(weight, min_pass_rate))
+    after = pay_brevity(before, lengths, weight, min_pass_rate)
     right = [(part, n) for part, n in zip(after, lengths, strict=True) if part.base]
     assert all(part.reward == 0 for part in after if not part.base)
     assert all(1 - weight - 1e-6 <= part.reward <= 1 for part, _ in right)

@@ -2,15 +2,11 @@
 
 import pytest
 
-from cotpipe.data.rows import Answered, Failure, Lesson, read_rows, write_rows
+from cotpipe.data.rows import Answered, Failure, Lesson, read_rows
 from cotpipe.errors import UserError
-from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
-from cotpipe.settings import Settings
 from cotpipe.steps import evaluate, mine
-from cotpipe.steps.runner import StepRunner
-from cotpipe.steps.step import Step
-from cotpipe.store.artifacts import open_store
+from tests.helpers.asking import runner_with, student_and_lessons
 
 ENGINE = """
 from contextlib import contextmanager
@@ -32,13 +28,7 @@ def opened(model, settings):
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / "engine.py").write_text(ENGINE)
-    settings = Settings(store=str(tmp_path / "store"), engine=f"{tmp_path}/engine.py:opened")
-    runner = StepRunner(open_store(settings), settings, Silent())
-
-    def made(kind, write):
-        step = Step(kind, 1, (), lambda recipe: {}, lambda work: write(work.output) or {})
-        return runner.run(step, load_recipe("demo"), {}).reference
+    runner = runner_with(tmp_path, ENGINE)
 
     def run(step, *questions: str):
         lessons = [
@@ -46,10 +36,7 @@ def run(tmp_path):
             for split in ("mining", "test")
             for number, question in enumerate(questions)
         ]
-        inputs = {
-            "student": made("student", lambda output: (output / "model").mkdir() or (output / "model" / "x").write_text("")),
-            "lessons": made("lessons", lambda output: write_rows(output / "lessons.parquet", Lesson, lessons) and None),
-        }  # fmt: skip
+        inputs = student_and_lessons(runner, lessons)
         record = runner.run(step, load_recipe("demo"), inputs).record
         return record, lambda name, row: list(read_rows(runner.store.path(record, name), row))
 

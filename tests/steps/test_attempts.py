@@ -2,15 +2,11 @@
 
 import pytest
 
-from cotpipe.data.rows import Attempt, Example, Lesson, PassRate, read_rows, write_rows
-from cotpipe.progress import Silent
+from cotpipe.data.rows import Attempt, Example, Lesson, PassRate, read_rows
 from cotpipe.recipe.model import Recipe
-from cotpipe.settings import Settings
 from cotpipe.steps import attempts, examples
 from cotpipe.steps.attempts import Attempted
-from cotpipe.steps.runner import StepRunner
-from cotpipe.steps.step import Step
-from cotpipe.store.artifacts import open_store
+from tests.helpers.asking import runner_with, student_and_lessons
 from tests.helpers.lessons import Table
 
 ENGINE = """
@@ -67,20 +63,11 @@ def recipe(task: str, trainer: str) -> Recipe:
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / "engine.py").write_text(ENGINE)
-    settings = Settings(store=str(tmp_path / "store"), engine=f"{tmp_path}/engine.py:opened")
-    runner = StepRunner(open_store(settings), settings, Silent())
-
-    def made(kind, write):
-        step = Step(kind, 1, (), lambda recipe: {}, lambda work: write(work.output) or {})
-        return runner.run(step, Recipe(), {}).reference
+    runner = runner_with(tmp_path, ENGINE)
 
     def run(recipe: Recipe):
         (stage,) = recipe.stages
-        inputs = {
-            "student": made("student", lambda output: (output / "model").mkdir() or ((output / "model" / "x").write_text("") and None)),
-            "lessons": made("lessons", lambda output: write_rows(output / "lessons.parquet", Lesson, LESSONS) and None),
-        }  # fmt: skip
+        inputs = student_and_lessons(runner, LESSONS)
         outcome = runner.run(attempts.step(stage, "student", "failures"), recipe, inputs)
         inputs["stage3-attempts"] = outcome.reference
         made_of = runner.run(examples.step(stage, "failures"), recipe, inputs).record
