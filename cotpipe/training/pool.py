@@ -10,6 +10,8 @@ _SKIPPED_ROUNDS = 2
 """Rounds that a prompt waits whose pass rate teaches little."""
 _HELPED_ENOUGH = 0.5
 """From this pass rate on, a problem is shown with less help."""
+_UNKNOWN = 0.5
+"""The pass rate that is expected with an amount of help that was not tried yet: worth a trial."""
 
 
 @dataclass
@@ -29,8 +31,8 @@ class PromptPool:
     rates are a ladder per problem: it starts at the bare question if the student sometimes solves
     it, else one rung higher. Where all completions of a prompt are wrong, the problem climbs to
     more help; where half of them are right with help, it steps down towards the bare question.
-    Problems whose pass rate lies outside the recipe's range, or is not known at their new rung, teach
-    little and come less often.
+    Problems whose pass rate lies outside the recipe's range teach little and come less often; what a
+    new rung does is not known, so it is tried in turn.
     """
 
     def __init__(
@@ -57,9 +59,9 @@ class PromptPool:
     def _entry(self, rows: list[int]) -> _Entry:
         rate = self._examples[rows[0]].pass_rate
         if rate is None:
-            return _Entry(rows, 0.5)
+            return _Entry(rows, _UNKNOWN)
         if rate == 0 and len(rows) > 1:
-            return _Entry(rows, 0.0, rung=1)
+            return _Entry(rows, _UNKNOWN, rung=1)
         return _Entry(rows, rate)
 
     def __len__(self) -> int:
@@ -96,9 +98,9 @@ class PromptPool:
                 continue
             observed = pass_rates[row]
             if observed == 0 and entry.rung + 1 < len(entry.rows):
-                entry.rung, entry.pass_rate = entry.rung + 1, 0.0
+                entry.rung, entry.pass_rate = entry.rung + 1, _UNKNOWN
             elif observed >= _HELPED_ENOUGH and entry.rung:
-                entry.rung, entry.pass_rate = entry.rung - 1, 0.5
+                entry.rung, entry.pass_rate = entry.rung - 1, _UNKNOWN
             else:
                 entry.pass_rate = (entry.pass_rate + observed) / 2
 

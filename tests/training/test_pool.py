@@ -40,6 +40,23 @@ def test_prompts_that_teach_come_first_and_more_often():
     assert counts[3] == counts[6] > counts[0] > 0
 
 
+def test_what_always_fails_gets_help_in_the_first_round_before_what_is_always_solved():
+    pool, _ = pool_of(1.0, 0.5, 0.0)
+    assert pool.draw(2) == [3, 7]  # the bare question that it may solve, and a step of the other
+    assert pool.draw(3)[2] == 0
+
+
+def test_what_fails_with_all_help_comes_less_often():
+    pool, _ = pool_of(0.5, 0.0)
+    seen = []
+    for _ in range(12):
+        (drawn,) = pool.draw(1)
+        pool.tell({drawn: 0.5 if drawn == 0 else 0.0})
+        seen.append(drawn)
+    counts = Counter(seen)
+    assert counts[0] > counts[4] + counts[5] > 0
+
+
 def test_what_always_fails_is_shown_with_help_and_then_with_less():
     pool, _ = pool_of(0.0)
     assert pool.draw(1) == [1]  # one step is shown at once
