@@ -42,7 +42,7 @@ def step(stage: Stage, start: str, mined: str) -> Step:
     from_failures = stage.examples.problems == "failures"
     return Step(
         kind=f"{stage.name}-attempts",
-        version=1,
+        version=2,
         inputs=(start, "lessons", mined) if from_failures else (start, "lessons"),
         fields=fields,
         run=partial(sample_attempts, stage=stage, start=start, mined=mined),
@@ -93,6 +93,7 @@ def sample_attempts(work: Work, stage: Stage, start: str, mined: str) -> dict[st
         "attempts": len(attempts),
         "right": sum(attempt.right for attempt in attempts),
         "unsolved": num_unsolved,
+        "sampled_tokens": sum(attempt.num_tokens for attempt in attempts),
     } | ({"unsolved_with_hints": len(unsolved)} if hinted else {})
 
 

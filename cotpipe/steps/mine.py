@@ -32,7 +32,7 @@ def step(kind: str, checkpoint: str) -> Step:
 
     return Step(
         kind=kind,
-        version=2,
+        version=3,
         inputs=(checkpoint, "lessons"),
         fields=fields,
         run=partial(mine_failures, checkpoint=checkpoint, with_history=kind == FAILURES),
@@ -65,7 +65,11 @@ def mine_failures(work: Work, checkpoint: str, with_history: bool) -> dict[str, 
     rows = _persistent(completions, earlier, section.max_pass_rate)
     failures = [Failure(row[0], num_steps[row[0]], *row[1:]) for row in rows if num_steps[row[0]]]
     write_rows(work.output / "failures.parquet", Failure, failures)
-    counts = {"problems": len(lessons), "persistent_failures": len(failures)}
+    counts = {
+        "problems": len(lessons),
+        "persistent_failures": len(failures),
+        "sampled_tokens": sum(row.num_tokens for row in answered),
+    }
     return counts | ({"prompts_too_long": len(asked.too_long)} if asked.too_long else {})
 
 

@@ -31,7 +31,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=3,
+        version=4,
         inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -65,7 +65,25 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     }
     if trained.kept:
         counts |= _write_validations(work, stage, start, problems, trained)
+    counts |= _tokens(trained, isinstance(trainer, Grpo))
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
+
+
+def _tokens(trained: Trained, is_grpo: bool) -> dict[str, int]:
+    """The tokens that went through the trained model, and those sampled on the way.
+
+    Trained are prompts and completions of all rows of all optimizer steps (in GRPO the prompt counts
+    with every completion); sampled are the completions of all groups, also of those that were
+    replaced, and the answers to validation problems.
+    """
+    validated = sum(sum(one.num_tokens) for one in trained.validated)
+    if not is_grpo:
+        return {"trained_tokens": trained.rows.tokens_kept, "sampled_tokens": validated}
+    trained_on, sampled = (
+        sum(int(event.figures.get(name, 0)) for event in trained.events)
+        for name in ("trained_tokens", "sampled_tokens")
+    )
+    return {"trained_tokens": trained_on, "sampled_tokens": sampled + validated}
 
 
 def _validation_problems(work: Work, stage: Stage) -> list[Example]:

@@ -27,6 +27,8 @@ _NAMES = {
     "valid_format": "valid_format",
     "replaced": "replaced_prompts",
     "bare": "bare_questions",
+    "sampled_tokens": "sampled_tokens",
+    "trained_tokens": "trained_tokens",
 }
 """The reported metrics: TRL's name to ours."""
 

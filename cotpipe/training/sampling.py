@@ -25,6 +25,7 @@ class Group:
     """The completions of one prompt."""
 
     row: int  # of the examples
+    num_prompt_tokens: int
     tokens: list[list[int]]
     parts: list[RewardParts]
 
@@ -37,6 +38,11 @@ class Group:
     def pass_rate(self) -> float:
         """The share of right and well-formed completions, in [0, 1]."""
         return sum(part.right for part in self.parts) / len(self.parts)
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        """The length of all completions together (tokens)."""
+        return sum(map(len, self.tokens))
 
 
 class PoolTrainer(ResumableTrainer, GroupTrainer):
@@ -111,12 +117,24 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             missing = max(gather_object([wanted - len(taught)]))
             missing = min(missing, left // processes)
             left -= missing * processes
-        scored = [part for group in (*taught, *others) for part in group.parts]
-        self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
-        self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
+        chosen = [*taught, *others][:wanted]
+        self._log_sampled([*taught, *others], chosen)
         self._log_metric("replaced", len(drawn) - wanted * processes)
         self._log_metric("bare", sum(self._pool.is_bare(row) for row in drawn) / len(drawn))
-        return [*taught, *others][:wanted]
+        return chosen
+
+    def _log_sampled(self, sampled: Sequence[Group], chosen: Sequence[Group]) -> None:
+        """Log what was sampled for an optimizer step, and how many tokens it trains on."""
+        scored = [part for group in sampled for part in group.parts]
+        self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
+        self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
+        sampled_tokens = sum(group.num_sampled_tokens for group in sampled)
+        trained_tokens = sum(
+            group.num_sampled_tokens + group.num_prompt_tokens * len(group.tokens)
+            for group in chosen
+        )
+        self._log_metric("sampled_tokens", sum(gather_object([sampled_tokens])))
+        self._log_metric("trained_tokens", sum(gather_object([trained_tokens])))
 
     def _complete(self, rows: Sequence[int]) -> list[Group]:
         """Sample and score the completions of prompts."""
@@ -131,7 +149,8 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             pays = self._course.pays_brevity and self._pool.is_bare(row)
             lengths = [len(each) for each in tokens[own]]
             parts = self._scorer.group(texts[own], lengths, self._examples[row], pays)
-            groups.append(Group(row, tokens[own], parts))
+            num_prompt_tokens = len(prompt_ids[place * size])
+            groups.append(Group(row, num_prompt_tokens, tokens[own], parts))
         return groups
 
     @override

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cotpipe.data.rows import Example, write_rows
+from cotpipe.data.rows import Example, read_rows, write_rows
 from cotpipe.errors import RunError
+from cotpipe.rationale.turns import prompt_tokens
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
@@ -35,6 +36,13 @@ def job_of(folder: Path, student: Path, task: str, trainer: dict, **section) -> 
         stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
         output=folder / "model", work=folder / "work", seed=3, training_state_seconds=600,
     )  # fmt: skip
+
+
+def prompt_tokens_of(job: Job) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(job.student)
+    return sum(
+        len(prompt_tokens(tokenizer, row.prompt)) for row in read_rows(job.examples, Example)
+    )
 
 
 def run(job):
@@ -84,6 +92,13 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
         assert [event.step for event in events] == [1, 2]
         assert events[0].figures["reward"] == -2  # a random student is never right
         assert events[0].figures["completion_tokens"] <= 8
+        sampled, trained = (
+            sum(event.figures[name] for event in events)
+            for name in ("sampled_tokens", "trained_tokens")
+        )
+        lengths = [8 * event.figures["completion_tokens"] for event in events]
+        assert sampled == pytest.approx(sum(lengths))
+        assert trained == sampled + 2 * prompt_tokens_of(job)  # once per completion
         AutoModelForCausalLM.from_pretrained(job.output)
 
 
