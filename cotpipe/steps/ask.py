@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cotpipe.data.rows import Answered, Lesson
 from cotpipe.engines.base import Engine, Generated, Model, Request, Sampling
 from cotpipe.engines.choice import open_engine
+from cotpipe.engines.served import Served
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import AnswerKind
 from cotpipe.rationale.format import has_valid_format
@@ -28,7 +29,7 @@ class Asked:
 
 def ask(
     work: Work,
-    checkpoint: str,
+    checkpoint: str | Served,
     lessons: Sequence[Lesson],
     sampling: Sampling,
     prompt_of: Callable[[Lesson], list[Message]] | None = None,
@@ -37,7 +38,7 @@ def ask(
 
     Args:
         work: The work of the calling step.
-        checkpoint: Kind of the input artifact that contains `model/`.
+        checkpoint: Kind of the input artifact that contains `model/`, or a model on a server.
         lessons: The lessons whose questions are asked.
         sampling: Sampling parameters.
         prompt_of: The prompt of a lesson; default: the bare question.
@@ -46,8 +47,12 @@ def ask(
     """
 
     def opened() -> AbstractContextManager[Engine]:
-        model = Model(str(work.input(checkpoint, "model")))
-        return open_engine(work.settings.engine, model, work.settings, work.progress.note)
+        if isinstance(checkpoint, Served):
+            name, model, settings = "openai", Model(checkpoint.name), checkpoint.on(work.settings)
+        else:
+            model = Model(str(work.input(checkpoint, "model")))
+            name, settings = work.settings.engine, work.settings
+        return open_engine(name, model, settings, work.progress.note)
 
     answers, instruction = work.recipe.answers, work.recipe.instruction
     shown = prompt_of or (lambda lesson: question_prompt(lesson.question, instruction))
@@ -56,7 +61,11 @@ def ask(
         chosen = [lessons[position] for position in positions]
         return [Request(lesson.problem_id, shown(lesson)) for lesson in chosen]
 
-    identity = {"checkpoint": str(work.inputs[checkpoint])}
+    identity = (
+        checkpoint.identity()
+        if isinstance(checkpoint, Served)
+        else {"checkpoint": str(work.inputs[checkpoint])}
+    )
     ids = [lesson.problem_id for lesson in lessons]
     generated: dict[int, list[Generated]] = {}
     with SharedEngine(opened) as engine:

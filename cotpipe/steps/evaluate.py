@@ -5,6 +5,7 @@ from functools import partial
 from cotpipe.data.rows import Answered, write_rows
 from cotpipe.engines.base import Sampling
 from cotpipe.errors import UserError
+from cotpipe.recipe.model import Recipe
 from cotpipe.steps.ask import ask, gpus_to_ask
 from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
@@ -34,15 +35,24 @@ def evaluate(work: Work, checkpoint: str) -> dict[str, int]:
     held_out = list(read_lessons(work.input("lessons", "lessons.parquet"), section.split))
     lessons = held_out[: section.max_problems]
     if not lessons:
-        raise UserError(
-            f"evaluation.split: the split {section.split!r} is empty; "
-            f"raise problems.splits.{section.split}"
-        )
-    sampling = Sampling(
-        num_samples=1, temperature=0.0, max_new_tokens=section.max_new_tokens, seed=0
-    )
-    asked = ask(work, checkpoint, lessons, sampling)
+        raise nothing_held_out(work.recipe)
+    asked = ask(work, checkpoint, lessons, greedy(work.recipe))
     answered = asked.answered
     write_rows(work.output / "evaluations.parquet", Answered, answered)
     counts = {"problems": len(answered), "correct": sum(row.correct for row in answered)}
     return counts | ({"prompts_too_long": len(asked.too_long)} if asked.too_long else {})
+
+
+def greedy(recipe: Recipe) -> Sampling:
+    """How the answers of an evaluation are generated."""
+    return Sampling(
+        num_samples=1, temperature=0.0, max_new_tokens=recipe.evaluation.max_new_tokens, seed=0
+    )
+
+
+def nothing_held_out(recipe: Recipe) -> UserError:
+    """The error of a recipe whose held-out split has no problem."""
+    split = recipe.evaluation.split
+    return UserError(
+        f"evaluation.split: the split {split!r} is empty; raise problems.splits.{split}"
+    )

@@ -9,6 +9,7 @@ import typer
 from cotpipe.errors import RunError, UserError
 from cotpipe.report.plain import visible
 from flows.cli.doctor import doctor
+from flows.cli.evaluate import evaluate
 from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
 from flows.cli.promote import promote
@@ -19,6 +20,7 @@ from flows.cli.up import down, up
 
 _COMMANDS = {
     "Run": (run, rerun, doctor),
+    "Judge a model": (evaluate,),
     "Inspect results": (runs, show, diff, sql, score),
     "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
