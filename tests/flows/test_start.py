@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 SLOW = {
-    "datasketch", "datasets", "jinja2", "matplotlib", "pandas", "prefect", "reasoning_gym", "s3fs",
-    "scipy", "torch", "transformers", "trl", "vllm",
+    "altair", "datasketch", "datasets", "jinja2", "pandas", "prefect", "reasoning_gym", "s3fs",
+    "scipy", "torch", "transformers", "trl", "vl_convert", "vllm",
 }  # fmt: skip
 HELP = """
 import sys

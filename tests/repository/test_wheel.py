@@ -82,7 +82,11 @@ def test_everything_in_the_packages_is_in_the_wheel(wheel):
         for path in (ROOT / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"deployments/prefect.yaml", "cotpipe/report/templates/report.md.jinja"} <= there
+    assert {
+        "deployments/prefect.yaml",
+        "cotpipe/report/templates/report.md.jinja",
+        "cotpipe/report/templates/page.css",
+    } <= there
     assert there - packed == set()
 
 
