@@ -9,10 +9,10 @@ from cotpipe.data.rows import TeacherOutcome
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.stages import title_of
 from cotpipe.report import tables
+from cotpipe.report.chart_rows import length_bins, points, shares_by_steps
 from cotpipe.report.charts import accuracy_by_steps, accuracy_by_tokens, lengths
 from cotpipe.report.costs import Cost
 from cotpipe.report.drawing import svg
-from cotpipe.report.chart_rows import length_bins, points, shares_by_steps
 from cotpipe.report.flips import flips
 from cotpipe.report.page import write_page
 from cotpipe.report.summary import Comparison, comparisons, number, percent, summarise
