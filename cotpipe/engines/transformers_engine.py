@@ -76,7 +76,7 @@ class TransformersEngine:
 
             loaded = PeftModel.from_pretrained(loaded, model.adapter).merge_and_unload()
         self._model = loaded.to(self._device).eval()
-        self._ends = end_tokens(loaded, self._tokenizer)
+        self._ends = end_tokens(loaded.generation_config, self._tokenizer)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._batch_size = batch_size
@@ -180,9 +180,9 @@ class TransformersEngine:
         return as_generated(text, len(answer.written), truncated=not self._has_ended(answer))
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
     """All tokens that end an answer: the tokenizer's, and those of the generation config."""
-    configured = model.generation_config.eos_token_id
+    configured = generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (tokenizer.eos_token_id, *several) if token is not None}
 

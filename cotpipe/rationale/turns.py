@@ -29,9 +29,14 @@ def turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return next((token for token in _encode(tokenizer, after) if token in added), None)
 
 
+def prompt_text(tokenizer: "PreTrainedTokenizerBase", prompt: Sequence[Message]) -> str:
+    """A prompt as text, up to where the assistant begins to write."""
+    return _render(tokenizer, prompt, add_generation_prompt=True)
+
+
 def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", prompt: Sequence[Message]) -> list[int]:
     """The tokens of a prompt, up to where the assistant begins to write."""
-    return _encode(tokenizer, _render(tokenizer, prompt, add_generation_prompt=True))
+    return _encode(tokenizer, prompt_text(tokenizer, prompt))
 
 
 def target_tokens(
@@ -44,7 +49,7 @@ def target_tokens(
 
     Raises `ValueError` if the template does not end the target with the tokenizer's end token.
     """
-    asked = _render(tokenizer, prompt, add_generation_prompt=True)
+    asked = prompt_text(tokenizer, prompt)
     whole = _render(tokenizer, [*prompt, Message(role="assistant", content=target)])
     if not whole.startswith(asked):  # some templates write more before an answer than in a history
         whole = asked + whole[whole.rindex(target) :]

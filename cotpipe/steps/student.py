@@ -120,7 +120,8 @@ def fetch_student(work: Work) -> dict[str, int]:
             raise UserError(
                 f"student.model: cannot open {section.model!r} as a causal language model: {first}"
             ) from error
-    ends = end_tokens(model, tokenizer)  # those of before, at which it ends its answers untrained
+    # Those of before, at which it ends its answers untrained.
+    ends = end_tokens(model.generation_config, tokenizer)
     prepare_tokenizer(tokenizer, section.model)
     ends |= {tokenizer.eos_token_id}
     model.config.eos_token_id = tokenizer.eos_token_id

@@ -32,7 +32,7 @@ class Rollouts:
             batch_size: Number of completions that are written at a time.
         """
         self._model: Any = model
-        self._ends = end_tokens(model, tokenizer)
+        self._ends = end_tokens(model.generation_config, tokenizer)
         self._batch_size = batch_size
         self._write = self._in_place if can_be_packed(model.config) else self._generated
 

@@ -5,6 +5,7 @@ import json as javascript
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from flows.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from cotpipe.report.figures import Figure
+    from cotpipe.steps.evaluate_model import Samples
 
 MODELS = (
     "a directory, a hub id, wheel:PACKAGE, store:stage3/FINGERPRINT, `promoted`, or a server's "
@@ -52,6 +54,15 @@ _Against = Annotated[
     ),
 ]
 
+_LmEval = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Only write the problems there, as a task of lm-evaluation-harness with the model's "
+        "prompts: for an outside judge.",
+    ),
+]
+
 
 def evaluate(
     model: _Model = None,
@@ -65,6 +76,7 @@ def evaluate(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ask again what was asked before.")
     ] = False,
+    lm_eval: _LmEval = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to standard output.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Write JSON Lines to standard output.")
@@ -77,30 +89,43 @@ def evaluate(
     """
     if csv and json:
         raise UserError("evaluate: choose one of --csv and --json")
+    if lm_eval and (samples or k or against or refresh or csv or json):
+        raise UserError("--lm-eval: nothing is asked; leave out the options for figures")
     chosen = load_recipe(recipe, set_ or [])
     chosen.load_own_code()
     ks = _ks(samples, k)
+    sampled = _sampled(samples, temperature)
+    name = model or chosen.student.model
+    from cotpipe.runs.evaluation import evaluate_models
+    from cotpipe.runs.harness import write_harness_task
+    from cotpipe.steps.runner import StepRunner
+    from flows.cli.figures import show_figures
+
+    settings = Settings()
+    with shown_progress() as progress:
+        runner = StepRunner(open_store(settings), settings, progress)
+        if lm_eval:
+            command = write_harness_task(lm_eval, name, runner, chosen)
+        else:
+            models = [name, against] if against else [name]
+            figures = evaluate_models(models, runner, chosen, sampled, ks, refresh)
+    if lm_eval:
+        Terminal().print(command, soft_wrap=True)
+    elif csv or json:
+        _write(figures, as_csv=csv)
+    else:
+        show_figures(figures, Terminal())
+
+
+def _sampled(samples: int | None, temperature: float) -> "Samples | None":
+    from cotpipe.steps.evaluate_model import Samples
+
     if samples and temperature <= 0:
         raise UserError(
             "--temperature: greedy samples are all the same; set a temperature above 0, or leave out "
             "--samples"
         )
-    from cotpipe.runs.evaluation import evaluate_models
-    from cotpipe.steps.evaluate_model import Samples
-    from cotpipe.steps.runner import StepRunner
-
-    settings = Settings()
-    models = [model or chosen.student.model, *([against] if against else [])]
-    sampled = Samples(samples, temperature) if samples else None
-    with shown_progress() as progress:
-        runner = StepRunner(open_store(settings), settings, progress)
-        figures = evaluate_models(models, runner, chosen, sampled, ks, refresh)
-    if csv or json:
-        _write(figures, as_csv=csv)
-        return
-    from flows.cli.figures import show_figures
-
-    show_figures(figures, Terminal())
+    return Samples(samples, temperature) if samples else None
 
 
 def _ks(samples: int | None, chosen: list[int] | None) -> list[int]:
