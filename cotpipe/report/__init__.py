@@ -1,1 +1,1 @@
-"""The result of a run: statistics, tables, pictures, the written report."""
+"""The result of a run: statistics, tables, charts, the written report and its page."""

@@ -1,19 +1,21 @@
-"""The report step: results of every checkpoint as text, tables and plots."""
+"""The report step: results of every checkpoint as a page, as text, tables and pictures."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 
 from cotpipe.data.rows import Result, TeacherOutcome, read_rows, write_rows
 from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.stages import Stage
+from cotpipe.report.costs import costs, lineage
 from cotpipe.report.pictures import draw_results, draw_training
+from cotpipe.report.run_page import RunResults, write_run_page
 from cotpipe.report.summary import Summary, read_evaluations, summarise
+from cotpipe.report.training_curves import Training
 from cotpipe.report.validations import read_choice
 from cotpipe.report.written import write_report
 from cotpipe.steps.step import Step, Work
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def step(recipe: Recipe) -> Step:
@@ -21,46 +23,64 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=5,
-        inputs=(*evaluations, *recipe.checkpoints[1:], "rationales"),
+        version=6,
+        inputs=(*evaluations, *recipe.checkpoints[1:], "rationales", "lessons"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,
         verb="report",
-        shows="report.md",
+        shows="report.html",
     )
 
 
 def report(work: Work) -> dict[str, int]:
-    """Write `report.md`, `results.png`, `training.png` and `results.parquet`."""
+    """Write `report.html`; `report.md` with `results.png` and `training.png`; `results.parquet`."""
+    run = _gather(work)
+    summaries = [summarise(name, run.rows[name]) for name in run.recipe.checkpoints]
+    write_rows(work.output / "results.parquet", Result, map(_result, summaries))
+    draw_results(work.output / "results.png", summaries)
+    draw_training(work.output / "training.png", run.trainings)
+    steps = {stage: training.optimizer_steps for stage, training in run.trainings.items()}
+    write_report(work.output / "report.md", run.recipe, run.rows, steps, run.outcomes, run.choices)
+    write_run_page(work.output / "report.html", run)
+    return {"problems": summaries[0].problems}
+
+
+def _gather(work: Work) -> RunResults:
     recipe = work.recipe
-    rows = read_evaluations(
-        {
-            name: work.input(f"evaluation-{name}", "evaluations.parquet")
-            for name in recipe.checkpoints
-        }
-    )
-    logs = {stage.name: _read_log(work, stage.name) for stage in recipe.stages}
-    optimizer_steps = {
-        stage: int(log["step"].max()) if len(log) else 0 for stage, log in logs.items()
-    }
-    teacher = list(read_rows(work.input("rationales", "teacher.parquet"), TeacherOutcome))
-    results = [_result(summarise(name, rows[name])) for name in recipe.checkpoints]
-    write_rows(work.output / "results.parquet", Result, results)
-    draw_results(work.output / "results.png", results)
-    draw_training(work.output / "training.png", logs, recipe.stages)
+    trainings = {stage.name: _training(work, stage) for stage in recipe.stages}
     choices = [
-        choice
-        for stage in recipe.stages
-        if stage.validates
-        and (choice := read_choice(stage.name, work.input(stage.name, "validations.parquet")))
+        read_choice(name, training.validations)
+        for name, training in trainings.items()
+        if training.validations
     ]
-    write_report(work.output / "report.md", recipe, rows, optimizer_steps, teacher, choices)
-    return {"problems": len(rows["base"])}
+    return RunResults(
+        recipe=recipe,
+        rows=read_evaluations(
+            {
+                name: work.input(f"evaluation-{name}", "evaluations.parquet")
+                for name in recipe.checkpoints
+            }
+        ),
+        trainings=trainings,
+        choices=[choice for choice in choices if choice],
+        outcomes=list(read_rows(work.input("rationales", "teacher.parquet"), TeacherOutcome)),
+        teacher=_teacher_steps(work.input("lessons", "lessons.parquet"), recipe.evaluation.split),
+        costs=costs(work.store, lineage(work.store, work.inputs.values())),
+    )
 
 
-def _read_log(work: Work, stage: str) -> "pd.DataFrame":
-    log: pd.DataFrame = pq.read_table(work.input(stage, "training_log.parquet")).to_pandas()
-    return log
+def _training(work: Work, stage: Stage) -> Training:
+    return Training(
+        log=pq.read_table(work.input(stage.name, "training_log.parquet")).to_pandas(),
+        validations=work.input(stage.name, "validations.parquet") if stage.validates else None,
+    )
+
+
+def _teacher_steps(lessons: Path, split: str) -> dict[str, list[str]]:
+    """The steps of the teacher's rationale for each problem of a split that has one."""
+    query = "select problem_id, teacher_steps from read_parquet(?) where split = ? and len(teacher_steps) > 0"
+    with duckdb.connect() as connection:
+        return dict(connection.execute(query, [str(lessons), split]).fetchall())
 
 
 def _result(summary: Summary) -> Result:

@@ -13,6 +13,7 @@ from flows.cli.evaluate import evaluate
 from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
 from flows.cli.promote import promote
+from flows.cli.report import report
 from flows.cli.run import rerun, run
 from flows.cli.score import score
 from flows.cli.store import diff, gc, runs, show, sql, verify
@@ -21,7 +22,7 @@ from flows.cli.up import down, up
 _COMMANDS = {
     "Run": (run, rerun, doctor),
     "Judge a model": (evaluate,),
-    "Inspect results": (runs, show, diff, sql, score),
+    "Inspect results": (runs, show, report, diff, sql, score),
     "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
 }

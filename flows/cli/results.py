@@ -50,7 +50,7 @@ def show_results(references: Mapping[str, Reference], store: Store, console: Ter
             console.print(
                 f"{title_of(change.after)} against {title_of(change.before)}: {change.verdict}"
             )
-    for title, kind, name in (("report", "report", "report.md"), ("student", names[-1], "model")):
+    for title, kind, name in (("report", "report", "report.html"), ("student", names[-1], "model")):
         record = _found(references[kind], store)
         place = store.storage.location(f"{record.folder}/{name}")
         console.print(f"{title}: {place}", soft_wrap=True)

@@ -72,6 +72,9 @@ def test_the_report_says_what_happened(finished):
     assert "| stage 3 |" in text
     assert "changes neither accuracy nor length beyond noise" in text
     assert "a share that goes from 0.3 to 1 of the steps" in text
+    page = (folder(finished, "report") / "report.html").read_text()
+    for kind, result in finished[1].items():
+        assert kind == "report" or result.reference.fingerprint in page
 
 
 def test_a_second_run_reuses_everything_and_a_changed_field_only_what_it_reaches(

@@ -61,6 +61,7 @@ def test_every_step_stands_after_its_inputs(recipe):
         *(f"evaluation-{name}" for name in recipe.checkpoints),
         *recipe.checkpoints[1:],
         "rationales",
+        "lessons",
     ]
 
 
