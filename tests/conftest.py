@@ -16,7 +16,7 @@ from tests.helpers.flow_runs import TINY
 from tests.helpers.prefect_server import start_prefect
 from tests.helpers.scheduling import LONGEST, SharedServersTogether
 from tests.helpers.sharing import close_shared_folder, once, open_shared_folder, shared_folder
-from tests.helpers.students import save_tiny_student
+from tests.helpers.students import save_talker, save_tiny_student
 
 gc.disable()  # until all tests are imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -70,6 +70,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_student() -> Path:
     return Path(once("student", save_tiny_student))
+
+
+@pytest.fixture(scope="session")
+def talker(tiny_student) -> Path:
+    """The tiny student, which says the same to every question (`students.SAID`)."""
+    return Path(once("talker", lambda folder: save_talker(folder, tiny_student)))
 
 
 @pytest.fixture(scope="session")

@@ -229,13 +229,13 @@ class OpenAIEngine:
             )
         if request and response.status_code in (400, 413, 422) and _is_too_long(response, body):
             raise PromptTooLongError(
-                f"{server.url} rejects the prompt ({response.status_code}): {_message(response)}"
+                f"{server.url} rejects the prompt ({response.status_code}): {message_of(response)}"
             )
         if response.is_error:
             whose = f"problem {request.problem_id}: " if request else ""
             raise UserError(
                 f"{whose}{server.url} rejects the request ({response.status_code}): "
-                f"{_message(response)}; check the teacher's settings and the server's log"
+                f"{message_of(response)}; check the teacher's settings and the server's log"
             )
         return response
 
@@ -293,14 +293,14 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def _is_too_long(response: httpx.Response, body: Mapping[str, Any] | None) -> bool:
     """Whether a server refuses this prompt, rather than a setting that all requests have."""
-    said = _message(response)  # without the JSON around it, which has words of its own
+    said = message_of(response)  # without the JSON around it, which has words of its own
     context = _CONTEXT.search(said)
     if context and body and body["max_tokens"] >= int(context[1]):
         return False  # no prompt leaves room for such an answer
     return response.status_code == 413 or bool(_TOO_LONG.search(said))
 
 
-def _message(response: httpx.Response) -> str:
+def message_of(response: httpx.Response) -> str:
     """The error message of a response, on one line."""
     try:
         said = response.json()

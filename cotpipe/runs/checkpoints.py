@@ -6,7 +6,7 @@ from cotpipe.recipe.model import Recipe, Student
 from cotpipe.runs.promotion import read_registry
 from cotpipe.steps import student
 from cotpipe.steps.runner import StepRunner
-from cotpipe.steps.student import folder_identity, stored_checkpoint
+from cotpipe.steps.student import STORE, folder_identity, stored_checkpoint
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
 
@@ -31,6 +31,11 @@ def find_checkpoint(model: str, runner: StepRunner, recipe: Recipe) -> Reference
         return record.reference
     section = student_named(model, recipe)
     return runner.run(student.STEP, recipe.model_copy(update={"student": section}), {}).reference
+
+
+def is_stored(model: str) -> bool:
+    """Whether a model is named by its place in the store."""
+    return model == PROMOTED or model.startswith(STORE)
 
 
 def stored_model(model: str, store: Store) -> Record | None:

@@ -18,7 +18,8 @@ from cotpipe.store.storage import input_sha256
 logger = logging.getLogger(__name__)
 
 _WHEEL = "wheel:"
-_STORE = "store:"
+STORE = "store:"
+"""Begins the name of a checkpoint in the store."""
 _LOADED = (
     "*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model",
     "*.tiktoken", "vocab.txt", "merges.txt",
@@ -45,9 +46,9 @@ def stored_checkpoint(model: str, key: str = "student.model") -> Reference | Non
 
     Raises `UserError`, with the parameter's `key`, if the text after `store:` is malformed.
     """
-    if not model.startswith(_STORE):
+    if not model.startswith(STORE):
         return None
-    kind, _, fingerprint = model.removeprefix(_STORE).partition("/")
+    kind, _, fingerprint = model.removeprefix(STORE).partition("/")
     try:
         return Reference(kind=kind, fingerprint=fingerprint)
     except ValidationError as error:
@@ -96,6 +97,22 @@ def read_config(student: Student) -> Any:
 
 def fetch_student(work: Work) -> dict[str, int]:
     """Write `model/`: safetensors weights, tokenizer with end and pad tokens, chat template."""
+    section = work.recipe.student
+    if checkpoint := stored_checkpoint(section.model):
+        shutil.copytree(work.stored(checkpoint, "model"), work.output / "model")
+        return {}
+    model, tokenizer = open_student(section)
+    model.save_pretrained(work.output / "model")
+    tokenizer.save_pretrained(work.output / "model")
+    return {"parameters": model.num_parameters()}
+
+
+def open_student(section: Student) -> tuple[Any, Any]:
+    """The model, in float32, and the tokenizer of a student that is not named by the store.
+
+    Both know end and pad tokens, and the tokenizer has a chat template. Raises `UserError` if they
+    cannot be opened.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -103,10 +120,6 @@ def fetch_student(work: Work) -> dict[str, int]:
     from cotpipe.engines.transformers_engine import end_tokens
 
     disable_progress_bar()
-    section = work.recipe.student
-    if checkpoint := stored_checkpoint(section.model):
-        shutil.copytree(work.stored(checkpoint, "model"), work.output / "model")
-        return {}
     if section.model.startswith(_WHEEL):
         model, tokenizer = _open_gguf(_gguf_of(section.model))
     else:
@@ -127,9 +140,7 @@ def fetch_student(work: Work) -> dict[str, int]:
     model.config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else tokenizer.eos_token_id
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(work.output / "model")
-    tokenizer.save_pretrained(work.output / "model")
-    return {"parameters": model.num_parameters()}
+    return model, tokenizer
 
 
 def _gguf_of(model: str) -> Path:

@@ -8,6 +8,7 @@ import typer
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.report.plain import visible
+from flows.cli.ask import ask
 from flows.cli.doctor import doctor
 from flows.cli.evaluate import evaluate
 from flows.cli.inbox import inbox
@@ -21,7 +22,7 @@ from flows.cli.up import down, up
 
 _COMMANDS = {
     "Run": (run, rerun, doctor),
-    "Judge a model": (evaluate,),
+    "Judge a model": (evaluate, ask),
     "Inspect results": (runs, show, report, diff, sql, score),
     "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),

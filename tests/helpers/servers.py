@@ -1,7 +1,9 @@
 """Servers that answer what a test says, and a proxy before a real one that loses a share of the requests."""
 
 import asyncio
+import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -182,8 +184,11 @@ class NoConditions(FlakyProxy):
 class ScriptedModel(_InAThread):
     """A server with the protocol of OpenAI's that answers what a function says: (messages, body) -> text or status."""
 
-    def __init__(self, answer, models=("scripted",), key=None, port=None) -> None:
+    def __init__(
+        self, answer, models=("scripted",), key=None, port=None, may_go_on=lambda: True
+    ) -> None:
         self.answer, self.models, self.key = answer, models, key
+        self.may_go_on = may_go_on  # a streamed answer waits for it after its first word
         super().__init__(port)
         self.address = f"http://127.0.0.1:{self.port}/v1"
         self.bodies: list[dict] = []
@@ -203,7 +208,7 @@ class ScriptedModel(_InAThread):
             return web.Response(status=401)
         return web.json_response({"data": [{"id": name} for name in self.models]})
 
-    async def _complete(self, request: web.Request) -> web.Response:
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
         if self._is_refused(request):
             return web.Response(status=401)
         body = await request.json()
@@ -212,11 +217,30 @@ class ScriptedModel(_InAThread):
         said = self.answer(body["messages"], body)
         if isinstance(said, web.Response):
             return said
+        if body.get("stream"):
+            return await self._stream(request, said)
         message = said if isinstance(said, dict) else {"content": said}
         tokens = len((message.get("content") or "").split())
         finish = message.pop("finish_reason", "stop")
         choice = {"message": message, "finish_reason": finish}
         return web.json_response({"choices": [choice], "usage": {"completion_tokens": tokens}})
+
+    async def _stream(self, request: web.Request, said: dict | str) -> web.StreamResponse:
+        message = said if isinstance(said, dict) else {"content": said}
+        finish = message.get("finish_reason", "stop")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        words = re.findall(r"\s*\S+", message["content"])
+        deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+        for number, delta in enumerate(deltas):
+            while number > 1 and not self.may_go_on():
+                await asyncio.sleep(0.01)
+            event: dict = {"choices": [{"delta": delta, "finish_reason": None}]}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+        if finish:
+            event = {"choices": [{"delta": {}, "finish_reason": finish}]}
+            await response.write(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+        return response
 
 
 class OldPrefect(_InAThread):

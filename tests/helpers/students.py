@@ -35,3 +35,30 @@ def save_tiny_student(folder: Path) -> str:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+SAID = "Step 1: x = 12\nAnswer: 12"
+
+
+def save_talker(folder: Path, student: Path) -> str:
+    """Save the tiny student after it has learnt to say `SAID` to every question; returns the directory."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from cotpipe.rationale.prompts import question_prompt
+    from cotpipe.rationale.turns import target_tokens
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(student)
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokens, learnt = target_tokens(tokenizer, question_prompt("What is 5 + 7?"), SAID)
+    inputs = torch.tensor([tokens])
+    labels = inputs.where(torch.tensor([learnt], dtype=torch.bool), -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        model(input_ids=inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

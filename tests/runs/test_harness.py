@@ -19,36 +19,6 @@ from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
 from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 
-SAID = "Step 1: x = 12\nAnswer: 12"
-
-
-@pytest.fixture(scope="module")
-def talker(tmp_path_factory, tiny_student) -> Path:
-    """The tiny student, taught to say the same to every question: right for every second problem."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from cotpipe.rationale.prompts import question_prompt
-    from cotpipe.rationale.turns import target_tokens
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(tiny_student)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    tokens, learnt = target_tokens(tokenizer, question_prompt("What is 5 + 7?"), SAID)
-    inputs = torch.tensor([tokens])
-    labels = torch.tensor(
-        [[token if own else -100 for token, own in zip(tokens, learnt, strict=True)]]
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        model(input_ids=inputs, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("talker")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture
 def task(tmp_path, talker, monkeypatch) -> Path:
