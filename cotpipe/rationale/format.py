@@ -25,9 +25,12 @@ _ANSWER = re.compile(
 _STEP_LINE = re.compile(r"^Step [0-9]{1,4}: *\S", re.MULTILINE)
 _ANSWER_LINE = re.compile(r"^Answer: *\S", re.MULTILINE)
 _STEP_ANYWHERE = re.compile(r"Step [0-9]{1,4}:")
+_LINE_OF_ANSWER = r"^(?:[ \t#*_>-]{0,8}(?:final[ ]{1,2})?answer[*_]{0,3}:|####)"
+_FINAL_NUMBER = re.compile(
+    _LINE_OF_ANSWER + r"[^\n0-9]{0,80}[0-9][^\n]*(?=\n)", re.IGNORECASE | re.MULTILINE
+)
 _FINAL_LINE = re.compile(
-    r"^(?:[ \t#*_>-]{0,8}(?:final[ ]{1,2})?answer[*_]{0,3}:|####)[^\n0-9]{0,80}[0-9][^\n]*(?=\n)",
-    re.IGNORECASE | re.MULTILINE,
+    _LINE_OF_ANSWER + r"[ \t*_]*[^\s*_][^\n]*(?=\n)", re.IGNORECASE | re.MULTILINE
 )
 _CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
 
@@ -49,7 +52,12 @@ def parse_rationale(text: str, answers: AnswerKind = NUMBER) -> Rationale:
     contains no answer of the given kind.
     """
     text = text[:MAX_RATIONALE_CHARS]
-    answer = answers.extract(text)
+    return parse_steps(text, answers.answer_in(text))
+
+
+def parse_steps(text: str, answer: str | None) -> Rationale:
+    """Parse the rationale of a text whose final answer is known."""
+    text = text[:MAX_RATIONALE_CHARS]
     body = _CALCULATOR.sub("", text)
     labels = list(_STEP.finditer(body))
     if labels:
@@ -78,13 +86,16 @@ def split_thinking(text: str) -> tuple[str, str]:
     return (thoughts + unclosed).strip(), said.strip() if closed or opened else text
 
 
-def until_answer(text: str) -> str:
+def until_answer(text: str, answers: AnswerKind = NUMBER) -> str:
     r"""Cut a text after its first answer line; anything that follows is irrelevant.
+
+    The line of a number has one: a model may write `Answer: we first add` before.
 
     >>> until_answer("Step 1: 2 + 2 = 4\nAnswer: 4\n\nQuestion: what is next?")
     'Step 1: 2 + 2 = 4\nAnswer: 4'
     """
-    found = _FINAL_LINE.search(text[:MAX_RATIONALE_CHARS])
+    line = _FINAL_NUMBER if answers is NUMBER else _FINAL_LINE
+    found = line.search(text[:MAX_RATIONALE_CHARS])
     return text[: found.end()] if found else text
 
 

@@ -17,6 +17,9 @@ def instruction_for(form: str) -> str:
 
 
 INSTRUCTION = instruction_for("number")
+_SHUFFLED = "Steps, shuffled, some hidden:"
+_HIDDEN = "Steps, some hidden:"
+_SHORTEN = "A right but long solution; write a shorter one:"
 
 
 class Message(TypedDict):
@@ -40,7 +43,7 @@ def reconstruction_prompt(
 ) -> list[Message]:
     """Stage 1: the rationale steps, shuffled and unnumbered; None is a masked step."""
     lines = [f"- {step if step is not None else PLACEHOLDER}" for step in shuffled_steps]
-    return _with_help(question, "Steps, shuffled, some hidden:", "\n".join(lines), instruction)
+    return _with_help(question, _SHUFFLED, "\n".join(lines), instruction)
 
 
 def completion_prompt(
@@ -51,7 +54,7 @@ def completion_prompt(
         f"Step {k}: {step if step is not None else PLACEHOLDER}"
         for k, step in enumerate(steps, start=1)
     ]
-    return _with_help(question, "Steps, some hidden:", "\n".join(lines), instruction)
+    return _with_help(question, _HIDDEN, "\n".join(lines), instruction)
 
 
 def hinted_prompt(
@@ -82,17 +85,33 @@ def rewriting_prompt(
         answer: The gold answer.
         instruction: System message; empty for none.
     """
-    title = "A right but long solution; write a shorter one:"
-    return _with_help(question, title, format_rationale(steps, answer), instruction)
+    return _with_help(question, _SHORTEN, format_rationale(steps, answer), instruction)
 
 
-def restructuring_prompt(question: str, solution: str, answer: str) -> list[Message]:
-    """For the teacher: a correct solution without usable steps, to be rewritten as steps."""
+def restructuring_prompt(
+    question: str, solution: str, answer: str, instruction: str = INSTRUCTION
+) -> list[Message]:
+    """For the teacher: a correct solution without usable steps, to be rewritten as steps.
+
+    Args:
+        question: The problem's question.
+        solution: The solution that the teacher gave before.
+        answer: The gold answer.
+        instruction: System message; empty for none.
+    """
     title = (
         "A right solution. Write it again as steps, one short line each, "
         f"and end with 'Answer: {answer}':"
     )
-    return _with_help(question, title, solution, INSTRUCTION)
+    return _with_help(question, title, solution, instruction)
+
+
+def question_of(prompt: Sequence[Message]) -> str:
+    """The bare question of a student's prompt, without the help that may follow it."""
+    asked = prompt[-1]["content"]
+    for title in (_SHUFFLED, _HIDDEN, _SHORTEN):
+        asked = asked.partition(f"\n\n{title}\n")[0]
+    return asked
 
 
 def _with_help(question: str, title: str, body: str, instruction: str) -> list[Message]:

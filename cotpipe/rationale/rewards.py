@@ -37,6 +37,7 @@ class Target:
     teacher_steps: int  # number of steps in the teacher's rationale
     teacher_length: int  # its length, in the reward's unit
     answers: AnswerKind = NUMBER
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def verdict(
 
     `is_valid` tells the latter; by default, the lines of `format.has_valid_format` are needed.
     """
-    correct = target.answers.match(target.answers.extract(completion), target.answer)
+    correct = target.answers.grade(completion, target.answer, target.question).right
     valid = is_valid(completion)
     return (WRONG if not correct else RIGHT if valid else MALFORMED), correct, valid
 

@@ -47,6 +47,12 @@ class Answers(Section):
         "number", description="Kind of answers", json_schema_extra=names_of(answer_kinds)
     )
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
+    version: ClassVar[int] = 2
+    """Raised whenever a kind other than `number` finds or compares answers in another way."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; numbers, the default, do not count at all."""
+        return super().identity() | {"version": self.version}
 
 
 class Problems(Section):
@@ -98,7 +104,10 @@ class Teacher(Section):
     )
     revision: str | None = Field(None, description="Commit or tag on the hub; default: the newest")
     adapter: str | None = Field(None, description="Directory of a LoRA adapter for the model")
-    system_prompt: str = Field(INSTRUCTION, description="System prompt of the teacher")
+    system_prompt: str = Field(
+        INSTRUCTION,
+        description="System prompt of the teacher; the default asks for the recipe's kind of answers",
+    )
     chat_template: str | None = Field(
         None, description="Chat template (Jinja text); default: the model's own"
     )
@@ -266,6 +275,12 @@ class Recipe(Section):
     def instruction(self) -> str:
         """The instruction before every question to the student."""
         return instruction_for(self.answers.form)
+
+    @property
+    def teacher_instruction(self) -> str:
+        """The teacher's system prompt; by default it asks for the recipe's kind of answers."""
+        prompt = self.teacher.system_prompt
+        return self.instruction if prompt == INSTRUCTION else prompt
 
     def fields(self, *paths: str) -> dict[str, Any]:
         """The values of the named fields (such as `problems.splits`), as a fingerprint uses them.

@@ -92,15 +92,15 @@ def gpus_to_ask(recipe: Recipe, settings: Settings) -> int:
 
 
 def _verdict(lesson: Lesson, number: int, sample: Generated, answers: AnswerKind) -> Answered:
-    predicted = answers.extract(sample.text)
+    graded = answers.grade(sample.text, lesson.answer, lesson.question)
     return Answered(
         problem_id=lesson.problem_id,
         sample=number,
         question=lesson.question,
         answer=lesson.answer,
         completion=sample.text,
-        predicted=predicted,
-        correct=answers.match(predicted, lesson.answer),
+        predicted=graded.answer,
+        correct=graded.right,
         valid_format=has_valid_format(sample.text),
         num_tokens=sample.num_tokens,
         truncated=sample.truncated,

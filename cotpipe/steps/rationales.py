@@ -135,7 +135,7 @@ class _Round:
 
     def sample(self, pending: Sequence[int], first_sample: int) -> Iterator[Judged]:
         """The judged answers to the pending problems, one problem after the other."""
-        prompt, recipe = self._work.recipe.teacher.system_prompt, self._work.recipe
+        prompt, recipe = self._work.recipe.teacher_instruction, self._work.recipe
 
         def requests(numbers: Sequence[int]) -> list[Request]:
             asked = self._questions.at([pending[number] for number in numbers])
@@ -187,7 +187,10 @@ class _Round:
             problems = self._questions.at([chosen[number][0] for number in numbers])
             rows = read_range(self._without_steps, Generation, start, stop)
             return [
-                Request(one.problem_id, restructuring_prompt(one.question, row.text, one.answer))
+                Request(
+                    one.problem_id,
+                    restructuring_prompt(one.question, row.text, one.answer, recipe.instruction),
+                )
                 for one, row in zip(problems, rows, strict=True)
             ]
 

@@ -41,9 +41,10 @@ def refuse_too_many(rows: Sorted, allowed: float, field: str) -> None:
         raise UserError("problems.source gives no problems; fix the source")
     if rows.dropped > allowed * total:
         reasons = rows.reasons.most_common(3)
+        first = " ".join(rows.first[:200].split())
         raise UserError(
             f"{rows.dropped} of {total} rows were rejected ("
-            f"{', '.join(f'{n} x {reason}' for reason, n in reasons)}; first: {rows.first[:200]}); "
+            f"{', '.join(f'{n} x {reason}' for reason, n in reasons)}; first: {first}); "
             f"fix the source, or raise {field} (now {allowed:g})"
         )
 

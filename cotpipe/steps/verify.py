@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from cotpipe.data.rows import Problem, Reject, TeacherOutcome, TeacherRationale
 from cotpipe.engines.base import Generated
-from cotpipe.rationale.format import Rationale, format_rationale, parse_rationale, until_answer
+from cotpipe.rationale.answers import Graded
+from cotpipe.rationale.format import (
+    MAX_RATIONALE_CHARS,
+    Rationale,
+    format_rationale,
+    parse_steps,
+    until_answer,
+)
 from cotpipe.rationale.graph import rationale_graph
 from cotpipe.rationale.lengths import count_words
 from cotpipe.recipe.model import Recipe
@@ -43,22 +50,26 @@ def judge(
     """
     if sample.refused:
         return Judged(problem, number, sample, Rationale([], None, False), PROMPT_TOO_LONG)
-    text = until_answer(sample.text)
-    rationale = parse_rationale(text, recipe.answers)
+    answers = recipe.answers
+    text = until_answer(sample.text, answers)
+    graded = answers.grade(text[:MAX_RATIONALE_CHARS], problem.answer, problem.question)
+    rationale = parse_steps(text, graded.answer)
     truncated = sample.truncated and text == sample.text
-    reason = _reason_to_reject(rationale, problem.answer, recipe, truncated)
+    reason = _reason_to_reject(rationale, graded, recipe, truncated)
     return Judged(problem, number, sample, rationale, reason, restructured)
 
 
 def _reason_to_reject(
-    rationale: Rationale, gold: str, recipe: Recipe, truncated: bool
+    rationale: Rationale, graded: Graded, recipe: Recipe, truncated: bool
 ) -> str | None:
     teacher = recipe.teacher
     if truncated:
         return "truncated"
-    if rationale.answer is None:
+    if graded.unchecked:
+        return graded.unchecked
+    if graded.answer is None:
         return "no answer"
-    if not recipe.answers.match(rationale.answer, gold):
+    if not graded.right:
         return "wrong answer"
     if teacher.engine != "reference" and not rationale.labelled:
         # Datasets have one step per line; models write other text around their steps.

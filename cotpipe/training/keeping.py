@@ -121,7 +121,7 @@ class KeepBest(TrainerCallback):
         answers = [only for (only,) in written]
         texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
         told = [
-            (own + place * processes, self._scorer.is_right(text, problem.answer), len(tokens))
+            (own + place * processes, self._scorer.is_right(text, problem), len(tokens))
             for place, (text, problem, tokens) in enumerate(
                 zip(texts, problems, answers, strict=True)
             )

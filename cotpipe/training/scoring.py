@@ -11,6 +11,7 @@ from cotpipe.rationale.answers import answer_kind
 from cotpipe.rationale.brevity import pay_brevity
 from cotpipe.rationale.format import format_rationale, has_valid_format
 from cotpipe.rationale.lengths import length_in
+from cotpipe.rationale.prompts import question_of
 from cotpipe.rationale.rewards import RewardParts, Target, reward_named
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.job import Job
@@ -40,7 +41,13 @@ class Scorer:
         Raises `UserError` if a reward is not finite.
         """
         teacher_length = self._length(format_rationale(example.teacher_steps, example.answer))
-        target = Target(example.answer, len(example.teacher_steps), teacher_length, self._answers)
+        target = Target(
+            example.answer,
+            len(example.teacher_steps),
+            teacher_length,
+            self._answers,
+            question_of(example.prompt),
+        )
         parts = [self._reward(text, target, self._length) for text in texts]
         for part in parts:
             if not math.isfinite(part.reward):
@@ -52,6 +59,7 @@ class Scorer:
             return parts
         return pay_brevity(parts, num_tokens, self._brevity.weight, self._brevity.min_pass_rate)
 
-    def is_right(self, text: str, answer: str) -> bool:
+    def is_right(self, text: str, example: Example) -> bool:
         """Whether a completion has the right answer, in the form of a rationale."""
-        return self._answers.match(self._answers.extract(text), answer) and has_valid_format(text)
+        graded = self._answers.grade(text, example.answer, question_of(example.prompt))
+        return graded.right and has_valid_format(text)

@@ -25,6 +25,7 @@ class ScoreRow(BaseModel):
     answer: str = Field(description="The gold answer")
     teacher_steps: PositiveInt = Field(description="Number of steps of the teacher's rationale")
     teacher_words: PositiveInt = Field(description="Number of words of the teacher's rationale")
+    question: str = Field("", description="The question; needed if it lists the options")
 
 
 def score(
@@ -74,5 +75,5 @@ def _score_rows(source: Path, reward: str, answers: str) -> Iterator[dict[str, A
             row = ScoreRow.model_validate_json(line)
         except ValidationError as error:
             raise UserError(f"{source}, line {number}: {describe(error)}") from error
-        target = Target(row.answer, row.teacher_steps, row.teacher_words, kind)
+        target = Target(row.answer, row.teacher_steps, row.teacher_words, kind, row.question)
         yield row.model_dump() | vars(pay(row.completion, target, count_words))

@@ -85,9 +85,9 @@ def test_a_reward_that_is_none(content, message):
         (
             "answers.py",
             "return AnswerKind(",
-            "return (",
+            "return dict(",
             "problems",
-            "returned tuple, not AnswerKind",
+            "returned dict, not AnswerKind",
         ),
         (
             "answers.py",
@@ -128,8 +128,6 @@ def test_a_reward_that_is_none(content, message):
 def test_a_broken_extension_ends_its_step_with_one_line(file, old, new, kind, message, tmp_path):
     assert old in FILES[file]
     text = FILES[file].replace(old, new)
-    if new == "return (":
-        text = text.replace('form="yes or no")', "1)")
     Path(file).write_text(text)
     others = {} if file == "problems.py" else {"problems": SOURCE}
     recipe = recipe_with(tmp_path, file, **others)

@@ -37,7 +37,7 @@ def test_score_adds_the_reward_and_its_parts(tmp_path, reward, rewards):
 def test_score_takes_the_kind_of_answers(tmp_path):
     (tmp_path / "answers.py").write_text(
         "from cotpipe.rationale.answers import AnswerKind\n"
-        "def word(): return AnswerKind(lambda text: text.split()[-1], str.__eq__, 'word')\n"
+        "def word(): return AnswerKind(form='word', match=lambda answer, gold, _: answer == gold)\n"
     )
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(

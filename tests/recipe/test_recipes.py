@@ -287,3 +287,20 @@ def test_every_size_has_an_upper_bound():
         one for one in numbers(Recipe.model_json_schema()) if "template_options" not in one
     ]
     assert not unbounded
+
+
+def test_numbers_are_in_no_fingerprint_and_every_other_kind_of_answers_is():
+    def named(*changes: str) -> dict:
+        return name_artifacts(load_recipe("demo", changes), NOTHING)
+
+    assert named("problems.answers.kind=number") == named()
+    kinds = ["number", "math", "choice", "exact"]
+    assert len({named(f"problems.answers.kind={kind}")["problems"] for kind in kinds}) == 4
+
+
+def test_student_and_teacher_are_asked_for_the_recipes_kind_of_answers():
+    recipe = load_recipe("demo", ["problems.answers.kind=choice"])
+    assert recipe.instruction.endswith("then 'Answer: letter'.")
+    assert recipe.teacher_instruction == recipe.instruction
+    own = load_recipe("demo", ["problems.answers.kind=choice", "teacher.system_prompt=Think."])
+    assert own.teacher_instruction == "Think."

@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from cotpipe.data.problems.source import Source
+from cotpipe.data.problems.source import Reading, Source
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
-from cotpipe.rationale.answers import AnswerKind
 from cotpipe.section import NumRows
 
 
@@ -37,7 +36,7 @@ class TableSource(Source, ABC):
         return [column for column in named if column]
 
     def problem_of(
-        self, row: Mapping[str, Any], split: str | None, where: str, answers: AnswerKind
+        self, row: Mapping[str, Any], split: str | None, where: str, reading: Reading
     ) -> Problem | Reject:
         """The problem of a row, or why it is none.
 
@@ -45,18 +44,17 @@ class TableSource(Source, ABC):
             row: The row, by column.
             split: The split that the source itself puts the problem into; None for none.
             where: The place of the row, for messages.
-            answers: How the gold answer is found.
+            reading: How the gold answer is read.
         """
         question = _text(row[self.question_column])
         stated = _text(row[self.answer_column])
         own_id = hashlib.sha256(question.encode()).hexdigest()[:16]
         problem_id = _text(row[self.id_column]) if self.id_column else own_id
-        answer = answers.extract(stated)
         if not question:
             return Reject(problem_id, "empty question", where)
-        if answer is None:
-            detail = f"{where}: {stated[:200]!r}"
-            return Reject(problem_id, f"gold answer is no {answers.form}", detail)
+        answer = reading.gold(stated, question, problem_id, where)
+        if isinstance(answer, Reject):
+            return answer
         rationale = stated if "####" in stated else ""
         if self.rationale_column:
             rationale = _text(row[self.rationale_column])

@@ -40,7 +40,7 @@ class FileSource(TableSource):
             if path is None:
                 continue
             for where, row in _read_file(Path(path), self.columns(), self.limit):
-                problem = self.problem_of(row, split, where, reading.answers)
+                problem = self.problem_of(row, split, where, reading)
                 yield _first_only(problem, seen, where, self.id_column)
 
     @override

@@ -39,10 +39,9 @@ class GymSource(Source):
         for number, entry in enumerate(dataset):
             problem_id = f"{self.dataset}-{number:06d}"
             stated = str(entry["answer"])
-            answer = reading.answers.extract(stated)
-            if answer is None:
-                reason = f"gold answer is no {reading.answers.form}"
-                yield Reject(problem_id, reason, stated[:200])
+            answer = reading.gold(stated, entry["question"], problem_id)
+            if isinstance(answer, Reject):
+                yield answer
                 continue
             rationale = entry["metadata"].get(self.rationale_key)
             rationales = [f"{rationale}\n#### {answer}"] if rationale else []

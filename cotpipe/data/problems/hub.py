@@ -48,7 +48,7 @@ class HubSource(TableSource):
             rows = table.take(self.limit) if self.limit else table
             for number, row in enumerate(rows, start=1):
                 where = f"{self.dataset} {split} row {number}"
-                yield self.problem_of(row, held_out, where, reading.answers)
+                yield self.problem_of(row, held_out, where, reading)
 
     @override
     def local_paths(self) -> list[Path]:

@@ -1,6 +1,7 @@
 """Problems from a user function."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -10,6 +11,7 @@ from cotpipe.data.problems.source import Reading, Source, sources
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
 from cotpipe.extensions import is_own, iterated, load_own, returned
+from cotpipe.rationale.answers import NUMBER
 
 
 def _require_own(name: str) -> str:
@@ -37,6 +39,14 @@ def _checked(problem: Problem, name: str) -> Problem:
             "or test, or None"
         )
     return problem
+
+
+def _with_gold(problem: Problem, reading: Reading) -> Problem | Reject:
+    """The problem with its gold answer as the kind of answers reads it."""
+    if reading.answers is NUMBER:  # as the function gives it: artifacts made before stay valid
+        return problem
+    gold = reading.gold(problem.answer, problem.question, problem.problem_id)
+    return gold if isinstance(gold, Reject) else replace(problem, answer=gold)
 
 
 @sources.register("own")
@@ -75,7 +85,7 @@ class OwnSource(Source):
                     f"{self.function} yielded the id {problem.problem_id!r} twice; make ids unique"
                 )
             seen.add(problem.problem_id)
-            yield problem
+            yield _with_gold(problem, reading)
 
     @override
     def check(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.extensions import Registry
-from cotpipe.rationale.answers import NUMBER, AnswerKind
+from cotpipe.rationale.answers import NUMBER, AnswerKind, UncheckedError
 from cotpipe.section import Section
 from cotpipe.store.records import Reference
 
@@ -22,8 +22,26 @@ class Reading:
     """The context in which a source is read."""
 
     seed: int
-    answers: AnswerKind = NUMBER  # extracts gold answers
+    answers: AnswerKind = NUMBER  # reads gold answers
     stored: Callable[[Reference, str], Path] = _no_store  # local path of an artifact's file
+
+    def gold(self, stated: str, question: str, problem_id: str, where: str = "") -> str | Reject:
+        """The gold answer that a data set states, or a reject where it is of another kind.
+
+        Args:
+            stated: What the data set states.
+            question: The question.
+            problem_id: Id of the problem, for the reject.
+            where: The place of the row, for the reject.
+        """
+        detail = f"{where}: {stated[:200]!r}" if where else stated[:200]
+        try:
+            answer = self.answers.read_gold(stated, question)
+        except UncheckedError as error:
+            return Reject(problem_id, f"gold answer: {error.summary}", detail)
+        if answer is None:
+            return Reject(problem_id, f"gold answer is no {self.answers.form}", detail)
+        return answer
 
 
 class Source(Section, ABC):

@@ -50,7 +50,7 @@ class StoredSource(Source):
             reading.stored(Reference(kind="problems", fingerprint=fingerprint), PROBLEMS)
             for fingerprint in self.problems
         ]
-        questions, is_same = self._questions(files, reading), reading.answers.match
+        questions = self._questions(files, reading)
         for number, (batch, problem) in enumerate(_rows(files)):
             if self._leaves_out(batch):
                 continue
@@ -58,7 +58,7 @@ class StoredSource(Source):
             if question.row == number:
                 split = problem.split or question.split
                 yield replace(problem, problem_id=question.problem_id, split=split, batch=batch)
-            elif is_same(problem.answer, question.answer):
+            elif _is_same(problem, question, reading):
                 where = f"in batch {batch}, and in another"
                 yield Reject(question.problem_id, "repeated question", where)
             else:
@@ -78,7 +78,7 @@ class StoredSource(Source):
             question = questions[key]
             if self._leaves_out(batch):
                 continue
-            if question.row is None or not reading.answers.match(problem.answer, question.answer):
+            if question.row is None or not _is_same(problem, question, reading):
                 question.answer, question.row = problem.answer, number
         return questions
 
@@ -94,6 +94,10 @@ class _Question:
     split: str | None
     answer: str = ""
     row: int | None = None  # None as long as all batches with it are left out
+
+
+def _is_same(problem: Problem, question: _Question, reading: Reading) -> bool:
+    return reading.answers.compare(problem.answer, question.answer, problem.question).right
 
 
 def _rows(files: list[Path]) -> Iterator[tuple[int, Problem]]:

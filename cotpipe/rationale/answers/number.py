@@ -1,18 +1,15 @@
-"""Extracting and comparing final answers.
+"""The kind `number`: extracting and comparing numbers.
 
 Safe for any model output: expressions are never evaluated (`9**9**9**9` is text, not a number),
 every pattern runs in linear time, and only the end of a text is read.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from cotpipe.extensions import Registry, guarded, is_own, returned
+from cotpipe.rationale.answers.kind import AnswerKind, answer_kinds
+from cotpipe.rationale.answers.stated import MAX_ANSWER_CHARS, boxed
 
-MAX_ANSWER_CHARS = 300
-"""How much text is read after an answer marker, or at the end of a text without one."""
 MAX_NUMBER_CHARS = 40
 """A longer number is degenerate output, not an answer."""
 
@@ -28,41 +25,6 @@ _NUMBER = re.compile(
     rf"(?<![\w.])[-+]?\s?(?:[0-9]+\s+[0-9]+/[0-9]+|(?:{_UNSIGNED})(?:\s?/\s?[0-9]+(?:\.[0-9]+)?|[eE][-+]?[0-9]{{1,2}}\b)?)"
 )
 _OPERATOR_NEXT = re.compile(r"\s*(?:\*\*|[*^+×·÷/]|-|\\times|\\cdot|\\div)\s*\(?[-+]?[0-9]")
-
-
-@dataclass(frozen=True)
-class AnswerKind:
-    """A type of answer: how to extract and compare answers, and its name in prompts."""
-
-    extract: Callable[[str], str | None]  # the final answer of a text; None if there is none
-    match: Callable[[str | None, str], bool]  # whether an extracted answer equals the gold answer
-    form: str  # placeholder in the instruction, as in `Answer: number`
-
-
-answer_kinds: Registry[Callable[[], AnswerKind]] = Registry("kind of answer")
-"""Functions without arguments that return an `AnswerKind`."""
-
-
-def answer_kind(name: str) -> AnswerKind:
-    """Resolve the name of a registered answer kind or of a user function.
-
-    Raises `UserError` if a user function cannot be loaded or returns another type.
-    """
-    found = answer_kinds.find(name)()
-    if not is_own(name):
-        return found
-    kind = returned(name, found, AnswerKind)
-    returned(name, kind.form, str)
-    read, compare = guarded(kind.extract, name), guarded(kind.match, name)
-
-    def extract(text: str) -> str | None:
-        answer = read(text)
-        return None if answer is None else returned(name, answer, str)
-
-    def match(predicted: str | None, gold: str) -> bool:
-        return returned(name, compare(predicted, gold), bool)
-
-    return replace(kind, extract=extract, match=match)
 
 
 def extract_answer(text: str) -> str | None:
@@ -82,7 +44,7 @@ def extract_answer(text: str) -> str | None:
     markers = list(_MARKER.finditer(tail))
     for marker in reversed(markers):
         segment = tail[marker.end() : marker.end() + MAX_ANSWER_CHARS].lstrip()
-        segment = _boxed(segment) if marker.group().startswith("\\") else segment.split("\n", 1)[0]
+        segment = boxed(segment) if marker.group().startswith("\\") else segment.split("\n", 1)[0]
         if answer := _answer_in(segment):
             return answer
         if marker.group().endswith((":", "#", "{")):
@@ -109,7 +71,12 @@ def answers_match(predicted: str | None, gold: str) -> bool:
     return abs(left - right) <= min(abs(right) / 10**6, Fraction(1, 100))
 
 
-NUMBER = AnswerKind(extract_answer, answers_match, "number")
+NUMBER = AnswerKind(
+    form="number",
+    match=lambda answer, gold, _question: answers_match(answer, gold),
+    extract=extract_answer,
+    gold=lambda stated, _question: extract_answer(stated),
+)
 
 
 @answer_kinds.register("number")
@@ -130,15 +97,6 @@ def _answer_in(segment: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
-def _boxed(segment: str) -> str:
-    depth = 1
-    for position, character in enumerate(segment):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return segment[:position]
-    return segment
-
-
 def _plain(segment: str) -> str:
     segment = (
         segment.replace("\u2212", "-").replace("{,}", ",").replace("\\!", "").replace(",\\", ",")
@@ -157,6 +115,16 @@ def _canonical(number: str) -> str | None:
         re.sub(r"(?<=[-+/])\s+|\s+(?=/)", "", number.strip()).replace(",", "").removeprefix("+")
     )
     return joined if len(joined) <= MAX_NUMBER_CHARS and _value(joined) is not None else None
+
+
+def whole_number(text: str) -> str | None:
+    r"""A text that is a number and nothing else, in plain notation; None for any other.
+
+    >>> whole_number(r"\frac{5}{8}"), whole_number("1,250"), whole_number("5 + 3")
+    ('5/8', '1250', None)
+    """
+    plain = _plain(text).strip() if len(text) <= MAX_ANSWER_CHARS else ""
+    return _canonical(plain) if _NUMBER.fullmatch(plain) else None
 
 
 def _value(number: str) -> Fraction | None:
