@@ -69,7 +69,7 @@ def require_same_questions(first: Evaluated, second: Evaluated) -> None:
 def figures_of(
     evaluated: Sequence[Evaluated],
     ks: Sequence[int],
-    same: Callable[[str, str], bool],
+    same: Callable[[str, str, str], bool],
     num_steps: Mapping[str, int],
 ) -> list[Figure]:
     """All figures, group by group; their p-values are corrected for the number of all tests (Holm).
@@ -77,7 +77,7 @@ def figures_of(
     Args:
         evaluated: One checkpoint, or two that were asked the same questions.
         ks: The k of pass@k and maj@k; none without samples.
-        same: Whether two final answers are equal.
+        same: Whether two final answers to a question are equal: gets both, and the question.
         num_steps: The number of steps of a rationale of each problem, where there is one.
     """
     found = [*_greedy(evaluated), *_tokens(evaluated)]
@@ -131,7 +131,7 @@ def _tokens(evaluated: Sequence[Evaluated]) -> Iterator[Figure]:
 
 
 def _sampled(
-    evaluated: Sequence[Evaluated], ks: Sequence[int], same: Callable[[str, str], bool]
+    evaluated: Sequence[Evaluated], ks: Sequence[int], same: Callable[[str, str, str], bool]
 ) -> Iterator[Figure]:
     rows = [
         [_of_samples(one.samples[row.problem_id], ks, same) for row in one.greedy]
@@ -154,10 +154,14 @@ def _sampled(
 
 
 def _of_samples(
-    samples: Sequence[Answered], ks: Sequence[int], same: Callable[[str, str], bool]
+    samples: Sequence[Answered], ks: Sequence[int], same: Callable[[str, str, str], bool]
 ) -> list[float]:
     """pass@k and then maj@k of a problem, for every k."""
-    votes = count_votes([(row.predicted, row.correct) for row in samples], same)
+    question = samples[0].question
+    votes = count_votes(
+        [(row.predicted, row.correct) for row in samples],
+        lambda one, other: same(one, other, question),
+    )
     return [*(pass_at(k, votes) for k in ks), *majority_at(ks, votes)]
 
 

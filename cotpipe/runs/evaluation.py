@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from operator import eq
 
 from cotpipe.data.problems.stored import PROBLEMS
 from cotpipe.data.rows import Answered, Lesson, read_rows
@@ -135,6 +134,12 @@ def steps_of_rationales(
     return {one.problem_id: len(one.teacher_steps) for one in known if one.teacher_steps}
 
 
-def same_answer(recipe: Recipe) -> Callable[[str, str], bool]:
-    """Whether two final answers are equal; code of the user's own compares with gold answers alone."""
-    return eq if is_own(recipe.problems.answers.kind) else recipe.answers.match
+def same_answer(recipe: Recipe) -> Callable[[str, str, str], bool]:
+    """Whether two final answers to a question are equal.
+
+    Code of the user's own compares with gold answers alone.
+    """
+    if is_own(recipe.problems.answers.kind):
+        return lambda one, other, _question: one == other
+    answers = recipe.answers
+    return lambda one, other, question: answers.compare(one, other, question).right

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cotpipe.data.rows import Lesson, Problem, read_rows
 from cotpipe.data.splits import position_of, split_at
-from cotpipe.rationale.format import parse_rationale
+from cotpipe.rationale.format import parse_steps
 from cotpipe.recipe.model import Recipe
 from cotpipe.steps.evaluate import nothing_held_out
 
@@ -37,7 +37,7 @@ def held_out_lessons(problems: Path, recipe: Recipe) -> list[Lesson]:
             position=position,
             question=problem.question,
             answer=problem.answer,
-            teacher_steps=parse_rationale(problem.rationales[0], recipe.answers).steps
+            teacher_steps=parse_steps(problem.rationales[0], None).steps
             if problem.rationales
             else [],
             teacher_words=0,
