@@ -29,7 +29,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     answers = Recipe.model_validate_json((_HERE / "recipe.json").read_text("utf-8")).answers
     text = as_generated(results[0], 0, truncated=False).text
     said = _SAID.findall(text)
-    correct = doc["fits"] and answers.match(answers.extract(text), doc["answer"])
+    correct = doc["fits"] and answers.grade(text, doc["answer"], doc["question"]).right
     exact = doc["fits"] and bool(said) and _plain(said[-1]) == _plain(doc["answer"])
     return {"correct": float(correct), "exact_match": float(exact)}
 

@@ -81,12 +81,16 @@ def test_the_task_carries_prompts_end_tokens_and_limits(task):
     ],
 )
 def test_the_judge_is_that_of_the_recipe_and_a_plain_one(task, completion, answer, correct, exact):
-    found = judge_of(task).process_results({"answer": answer, "fits": True}, [completion])
+    found = judge_of(task).process_results(
+        {"question": "?", "answer": answer, "fits": True}, [completion]
+    )
     assert found == {"correct": correct, "exact_match": exact}
 
 
 def test_a_prompt_that_is_too_long_counts_as_wrong(task):
-    found = judge_of(task).process_results({"answer": "12", "fits": False}, ["Answer: 12"])
+    found = judge_of(task).process_results(
+        {"question": "?", "answer": "12", "fits": False}, ["Answer: 12"]
+    )
     assert found == {"correct": 0, "exact_match": 0}
 
 
