@@ -12,7 +12,7 @@ from cotpipe.report.statistics import Change, Estimate
 from cotpipe.report.summary import Comparison, Summary
 from cotpipe.report.validations import Choice
 
-_NO_BREAK = "\u00a0"
+_NO_BREAK, _NO_BREAK_HYPHEN = "\u00a0", "\u2011"
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def changes_table(changes: Sequence[Comparison]) -> Table:
             (
                 f"{title_of(one.before)} to {title_of(one.after)}",
                 _share(one.accuracy),
-                f"{one.accuracy.p_value:.2g}",
+                _p_value(one.accuracy),
                 _mean(one.tokens),
                 f"{one.median_tokens:+.1f}",
-                f"{one.tokens.p_value:.2g}",
+                _p_value(one.tokens),
                 f"{title_of(one.after)} {one.verdict}",
             )
             for one in changes
@@ -156,6 +156,10 @@ def _share(estimate: Estimate | Change) -> str:
 
 def _mean(estimate: Estimate | Change) -> str:
     return _together(summary.number(estimate))
+
+
+def _p_value(change: Change) -> str:
+    return f"{change.p_value:.2g}".replace("-", _NO_BREAK_HYPHEN)
 
 
 def _together(text: str) -> str:

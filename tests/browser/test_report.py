@@ -57,7 +57,10 @@ def test_the_page_shows_the_run_and_nothing_is_wider_than_the_screen(opened, siz
     for name in ("Accuracy against mean output tokens", "Accuracy of every checkpoint by number"):
         expect(page.get_by_role("img", name=re.compile(name))).to_be_visible()
     widths = "[document.documentElement.scrollWidth, window.innerWidth]"
-    assert page.evaluate(widths) == [size[0], size[0]]
+    for width in (size[0], 320, 768, 860, 1024):
+        page.set_viewport_size({"width": width, "height": size[1]})
+        assert page.evaluate(widths) == [width, width]
+    page.set_viewport_size({"width": size[0], "height": size[1]})
     text = page.locator(".chart svg text").first
     assert text.evaluate("text => text.getBoundingClientRect().height") > 8
     keep(page, f"report-{size[0]}")

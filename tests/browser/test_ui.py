@@ -69,7 +69,7 @@ def test_the_form_starts_a_run_that_shows_its_results(stack, page, keep):
     expect(
         page.get_by_role("heading", name="from-the-form: base against 3 stages of distillation")
     ).to_be_visible()
-    picture = page.locator("img[alt='Accuracy and mean output tokens of every checkpoint']")
+    picture = page.locator("img[alt='Accuracy against mean output tokens of every checkpoint']")
     expect(picture).to_be_visible()
     assert picture.evaluate("picture => picture.naturalWidth") > 500
     keep(page, "ui-report")
