@@ -20,24 +20,26 @@ from cotpipe.report.statistics import (
     share,
 )
 
-CHANGE = "change"
-"""Stands in the place of a checkpoint for what the first has more than the second."""
+Side = Literal["first", "second", "difference"]
+"""Of which of two checkpoints a figure is; the difference is the first minus the second."""
+_SIDES: tuple[Side, Side] = ("first", "second")
 _MANY_STEPS = 10
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one checkpoint, or of the change from the second checkpoint to the first."""
+    """One figure of one checkpoint, or of the difference of two."""
 
     group: str
     name: str
-    checkpoint: str
+    of: Side
     value: float
     unit: Literal["share", "tokens"]  # shares are in [0, 1]
     problems: int  # it is a figure of so many
     low: float | None = None  # 95 % interval
     high: float | None = None
     p_value: float | None = None
+    model: str | None = None  # the checkpoint's name; None for a difference
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,18 @@ def figures_of(
     tested = [one for one in found if one.p_value is not None]
     corrected = holm([one.p_value for one in tested if one.p_value is not None])
     p_values = dict(zip(map(id, tested), corrected, strict=True))
-    return [replace(one, p_value=p_values.get(id(one))) for one in found]
+    names = dict(zip(_SIDES, (one.name for one in evaluated), strict=False))
+    return [replace(one, p_value=p_values.get(id(one)), model=names.get(one.of)) for one in found]
 
 
 def _greedy(evaluated: Sequence[Evaluated]) -> Iterator[Figure]:
     for name, is_so in _SHARES.items():
         hits = [[is_so(row) for row in one.greedy] for one in evaluated]
-        for one, found in zip(evaluated, hits, strict=True):
-            yield _figure("greedy", name, one.name, share(found), len(found))
+        for side, found in zip(_SIDES, hits, strict=False):
+            yield _figure("greedy", name, side, share(found), len(found))
         if len(evaluated) == 2:
             change = change_of_share(hits[1], hits[0])
-            yield _figure("greedy", name, CHANGE, change, len(hits[0]))
+            yield _figure("greedy", name, "difference", change, len(hits[0]))
 
 
 _SHARES: Mapping[str, Callable[[Answered], bool]] = {
@@ -114,43 +117,38 @@ _SHARES: Mapping[str, Callable[[Answered], bool]] = {
 def _tokens(evaluated: Sequence[Evaluated]) -> Iterator[Figure]:
     group = "tokens of an answer"
     lengths = [one.graded.tokens for one in evaluated]
-    for one, found in zip(evaluated, lengths, strict=True):
-        yield _figure(group, "mean", one.name, mean(found), len(found), "tokens")
+    for side, found in zip(_SIDES, lengths, strict=False):
+        yield _figure(group, "mean", side, mean(found), len(found), "tokens")
     if len(evaluated) == 2:
         change = change_of_mean(lengths[1], lengths[0])
-        yield _figure(group, "mean", CHANGE, change, len(lengths[0]), "tokens")
+        yield _figure(group, "mean", "difference", change, len(lengths[0]), "tokens")
     for name, part in (("median", 0.5), ("90 % are at most", 0.9)):
-        for one, found in zip(evaluated, lengths, strict=True):
-            value = quantile(found, part)
-            yield Figure(group, name, one.name, value, "tokens", len(found))
+        for side, found in zip(_SIDES, lengths, strict=False):
+            yield Figure(group, name, side, quantile(found, part), "tokens", len(found))
     for name, right in (("mean of right answers", True), ("mean of wrong answers", False)):
-        for one in evaluated:
+        for side, one in zip(_SIDES, evaluated, strict=False):
             found = [row.num_tokens for row in one.greedy if row.correct == right]
             if found:
-                yield _figure(group, name, one.name, mean(found), len(found), "tokens")
+                yield _figure(group, name, side, mean(found), len(found), "tokens")
 
 
 def _sampled(
     evaluated: Sequence[Evaluated], ks: Sequence[int], same: Callable[[str, str, str], bool]
 ) -> Iterator[Figure]:
-    rows = [
-        [_of_samples(one.samples[row.problem_id], ks, same) for row in one.greedy]
-        for one in evaluated
-    ]
-    names = [one.name for one in evaluated]
-    if len(rows) == 2:
-        names.append(CHANGE)
-        rows.append(
-            [
-                [ours - theirs for ours, theirs in zip(*pair, strict=True)]
-                for pair in zip(*rows, strict=True)
-            ]
-        )
-    estimates = [bootstrap_means(table) for table in rows]
+    tables: dict[Side, list[list[float]]] = {
+        side: [_of_samples(one.samples[row.problem_id], ks, same) for row in one.greedy]
+        for side, one in zip(_SIDES, evaluated, strict=False)
+    }
+    if len(evaluated) == 2:
+        tables["difference"] = [
+            [ours - theirs for ours, theirs in zip(*pair, strict=True)]
+            for pair in zip(tables["first"], tables["second"], strict=True)
+        ]
+    estimates = {side: bootstrap_means(table) for side, table in tables.items()}
     columns = [(group, str(k)) for group in ("pass@k", "maj@k") for k in ks]
     for place, (group, name) in enumerate(columns):
-        for checkpoint, found in zip(names, estimates, strict=True):
-            yield _figure(group, name, checkpoint, found[place], len(rows[0]))
+        for side, found in estimates.items():
+            yield _figure(group, name, side, found[place], len(tables[side]))
 
 
 def _of_samples(
@@ -169,11 +167,11 @@ def _by_steps(evaluated: Sequence[Evaluated], num_steps: Mapping[str, int]) -> I
     known = {problem_id: min(steps, _MANY_STEPS) for problem_id, steps in num_steps.items()}
     for steps in sorted(set(known.values())):
         name = f"{steps} and more" if steps == _MANY_STEPS else str(steps)
-        for one in evaluated:
+        for side, one in zip(_SIDES, evaluated, strict=False):
             hits = [row.correct for row in one.greedy if known.get(row.problem_id) == steps]
             if hits:
                 group = "accuracy by steps of the rationale"
-                yield _figure(group, name, one.name, share(hits), len(hits))
+                yield _figure(group, name, side, share(hits), len(hits))
 
 
 def _by_pass_rate(first: Evaluated, second: Evaluated) -> Iterator[Figure]:
@@ -192,8 +190,8 @@ def _by_pass_rate(first: Evaluated, second: Evaluated) -> Iterator[Figure]:
             )
     for name, found in hits.items():
         if found:
-            group = f"accuracy by how often {second.name} is right"
-            yield _figure(group, name, first.name, share(found), len(found))
+            group = "accuracy by how often the second is right"
+            yield _figure(group, name, "first", share(found), len(found))
 
 
 _DIFFICULTIES = {"never": 0.0, "up to half": 0.5, "more than half": 1 - 1e-9, "always": 1.0}
@@ -204,25 +202,23 @@ def _budgets(first: Evaluated, second: Evaluated) -> Iterator[Figure]:
     number = len(first.greedy)
     for one in at_equal_length(first.graded, second.graded):
         group, name = "right within so many tokens", str(one.budget)
-        yield _figure(group, name, first.name, one.first, number)
-        yield _figure(group, name, second.name, one.second, number)
-        yield _figure(group, name, CHANGE, one.change, number)
+        yield _figure(group, name, "first", one.first, number)
+        yield _figure(group, name, "second", one.second, number)
+        yield _figure(group, name, "difference", one.change, number)
     for equal in at_equal_accuracy(first.graded, second.graded):
         group, name = "tokens needed for an accuracy", f"{100 * equal.accuracy:.1f} %"
-        yield Figure(group, name, first.name, equal.first, "tokens", number)
-        yield Figure(group, name, second.name, equal.second, "tokens", number)
-        yield _figure(group, name, CHANGE, equal.change, number, "tokens")
+        yield Figure(group, name, "first", equal.first, "tokens", number)
+        yield Figure(group, name, "second", equal.second, "tokens", number)
+        yield _figure(group, name, "difference", equal.change, number, "tokens")
 
 
 def _figure(
     group: str,
     name: str,
-    checkpoint: str,
+    side: Side,
     found: Estimate | Change,
     problems: int,
     unit: Literal["share", "tokens"] = "share",
 ) -> Figure:
     p_value = found.p_value if isinstance(found, Change) else None
-    return Figure(
-        group, name, checkpoint, found.value, unit, problems, found.low, found.high, p_value
-    )
+    return Figure(group, name, side, found.value, unit, problems, found.low, found.high, p_value)

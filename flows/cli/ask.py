@@ -40,7 +40,7 @@ def ask(
             console.print(name, style="bold", soft_wrap=True)
         said = answer(question, lambda piece: console.print(piece, end="", soft_wrap=True))
         console.print("" if said.text.endswith("\n") else "\n", end="")
-        found = chosen.answers.extract(said.text)
+        found = chosen.answers.answer_in(said.text)
         told = "no answer" if found is None else f"answer: {found}"
         cut = ", cut off at evaluation.max_new_tokens" if said.truncated else ""
         console.print(styled((told, "yellow" if found is None else "green"), cut))

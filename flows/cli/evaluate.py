@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cotpipe.report.figures import Figure
     from cotpipe.steps.evaluate_model import Samples
 
+_WIDTH_IN_A_FILE = 120
 MODELS = (
     "a directory, a hub id, wheel:PACKAGE, store:stage3/FINGERPRINT, `promoted`, or a server's "
     "address (http://HOST:8000/v1, with #NAME if it serves several)"
@@ -114,7 +115,7 @@ def evaluate(
     elif csv or json:
         _write(figures, as_csv=csv)
     else:
-        show_figures(figures, Terminal())
+        show_figures(figures, Terminal(width=None if sys.stdout.isatty() else _WIDTH_IN_A_FILE))
 
 
 def _sampled(samples: int | None, temperature: float) -> "Samples | None":

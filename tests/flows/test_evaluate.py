@@ -58,11 +58,9 @@ def evaluated(*arguments: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def figure(rows: list[dict], group: str, name: str, checkpoint: str | None = None) -> dict:
+def figure(rows: list[dict], group: str, name: str, side: str = "first") -> dict:
     (found,) = [
-        row
-        for row in rows
-        if (row["group"], row["name"]) == (group, name) and checkpoint in (None, row["checkpoint"])
+        row for row in rows if (row["group"], row["name"], row["of"]) == (group, name, side)
     ]
     return found
 
@@ -114,23 +112,24 @@ def test_two_models_are_compared_on_the_same_problems(recipe):
             brief.address, "--against", long.address, "--recipe", recipe, "--samples", "2"
         )
         text = cotpipe("evaluate", brief.address, "--against", long.address, "--recipe", recipe)
-    accuracy = figure(rows, "greedy", "accuracy", brief.address)["value"]
-    change = figure(rows, "greedy", "accuracy", "change")
-    assert change["value"] == pytest.approx(accuracy - 1)
-    assert change["p_value"] < 0.05
+    names = {(row["of"], row["model"]) for row in rows}
+    assert names == {("first", brief.address), ("second", long.address), ("difference", None)}
+    accuracy = figure(rows, "greedy", "accuracy")["value"]
+    difference = figure(rows, "greedy", "accuracy", "difference")
+    assert difference["value"] == pytest.approx(accuracy - 1)
+    assert difference["p_value"] < 0.05
     within = {
-        (row["name"], row["checkpoint"]): row["value"]
+        (row["name"], row["of"]): row["value"]
         for row in rows
         if row["group"] == "right within so many tokens"
     }
-    assert within["8", brief.address] == pytest.approx(accuracy)
-    assert within["8", long.address] == 0
-    assert within["40", long.address] == 1
+    assert within["8", "first"] == pytest.approx(accuracy)
+    assert (within["8", "second"], within["40", "second"]) == (0, 1)
     needed = [row for row in rows if row["group"] == "tokens needed for an accuracy"]
-    assert {row["value"] for row in needed if row["checkpoint"] == "change"} == {8 - 40}
-    difficulty = figure(rows, f"accuracy by how often {long.address} is right", "always")
+    assert {row["value"] for row in needed if row["of"] == "difference"} == {8 - 40}
+    difficulty = figure(rows, "accuracy by how often the second is right", "always")
     assert difficulty["value"] == pytest.approx(accuracy)
-    assert "p = " in text.stdout
+    assert f"first: {brief.address}\nsecond: {long.address}\n" in text.stdout
     assert "right within so many tokens" in text.stdout
 
 
@@ -224,7 +223,7 @@ def test_what_a_run_has_asked_is_not_asked_again(copied, finished, tiny_student,
         assert figure(rows, "tokens of an answer", "mean")["value"] == pytest.approx(tokens)
     stage = f"store:{references['evaluation-stage1']}"
     compared = evaluated(str(tiny_student), *tiny, "--against", stage)
-    assert figure(compared, "greedy", "accuracy", "change")["problems"] == problems
+    assert figure(compared, "greedy", "accuracy", "difference")["problems"] == problems
     lessons = cotpipe("evaluate", f"store:{references['lessons']}", *tiny)
     assert_one_line_error(lessons, 2, "is no checkpoint", "model/config.json")
 
