@@ -1,6 +1,8 @@
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cotpipe.data.problems import Reading
@@ -9,6 +11,7 @@ from cotpipe.data.problems.files import FileSource
 from cotpipe.data.problems.gym import GymSource
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
+from cotpipe.rationale.answers import CHOICE
 from cotpipe.rationale.format import parse_rationale
 
 ROWS = [
@@ -159,3 +162,53 @@ def test_every_equation_of_a_generated_rationale_holds_and_uses_the_one_before()
                 assert previous in (None, left)
                 previous = result
             assert previous == problem.answer
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer"),
+    [
+        (["red", "dark blue", "green"], "B"),
+        (["red", "dark blue", "green"], 1),
+        (["red", "dark blue", "green"], "dark blue"),
+        (["A)red", "B)dark blue", "C)green"], "B"),
+        ({"text": ["red", "dark blue", "green"], "label": ["A", "B", "C"]}, "B"),
+        ({"text": ["red", "dark blue", "green"], "label": ["1", "2", "3"]}, "2"),
+        ({"A": "red", "B": "dark blue", "C": "green"}, "B"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_options_of_every_form_are_listed_below_the_question(choices, answer, suffix, tmp_path):
+    row = {"question": "Which?", "answer": answer, "choices": choices}
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".jsonl":
+        write(path, [row])
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    source = FileSource(path=str(path), choices_column="choices")
+    (problem,) = source.read(Reading(0, CHOICE))
+    assert problem.question == "Which?\nA) red\nB) dark blue\nC) green"
+    assert problem.answer == "B"
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "reason"),
+    [
+        (["red"], "A", "not two to five options"),
+        (None, "A", "not two to five options"),
+        ("red, blue", "A", "not two to five options"),
+        (list("abcdef"), "A", "not two to five options"),
+        (["red", "blue"], "C", "gold answer is no letter"),
+        (["red", "blue"], 2, "gold answer is no letter"),
+        (["red", "blue"], -1, "gold answer is no letter"),
+        (["red", "red"], "red", "gold answer is no letter"),
+        (["red", "blue"], True, "gold answer is no letter"),
+    ],
+)
+def test_options_that_are_none_and_answers_that_name_none_are_rejects(
+    choices, answer, reason, tmp_path
+):
+    path = write(
+        tmp_path / "a.jsonl", [{"question": "Which?", "answer": answer, "choices": choices}]
+    )
+    (reject,) = FileSource(path=str(path), choices_column="choices").read(Reading(0, CHOICE))
+    assert reject.reason == reason

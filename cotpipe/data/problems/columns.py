@@ -3,10 +3,11 @@
 import hashlib
 from abc import ABC
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from cotpipe.data.problems.options import Options
 from cotpipe.data.problems.source import Reading, Source
 from cotpipe.data.rows import Problem, Reject
 from cotpipe.errors import UserError
@@ -23,6 +24,11 @@ class TableSource(Source, ABC):
     rationale_column: str | None = Field(
         None, description="Column with a reference rationale, if it is not in the answer"
     )
+    choices_column: str | None = Field(
+        None,
+        description="Column with the options of a choice: a list of texts, or texts with labels; they "
+        "are listed below the question as A), B), ...",
+    )
     id_column: str | None = Field(
         None, description="Column with the problem's id; default: a hash of the question"
     )
@@ -30,9 +36,17 @@ class TableSource(Source, ABC):
         None, description="Read only the first so many rows of each file or split"
     )
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"choices_column"})
+
     def columns(self) -> list[str]:
         """The columns that every row must have."""
-        named = (self.question_column, self.answer_column, self.rationale_column, self.id_column)
+        named = (
+            self.question_column,
+            self.answer_column,
+            self.rationale_column,
+            self.choices_column,
+            self.id_column,
+        )
         return [column for column in named if column]
 
     def problem_of(
@@ -48,10 +62,17 @@ class TableSource(Source, ABC):
         """
         question = _text(row[self.question_column])
         stated = _text(row[self.answer_column])
+        options = Options.of(row[self.choices_column]) if self.choices_column else None
+        if options:
+            question = options.below(question) if question else ""
+            stated = options.letter(row[self.answer_column])
         own_id = hashlib.sha256(question.encode()).hexdigest()[:16]
         problem_id = _text(row[self.id_column]) if self.id_column else own_id
         if not question:
             return Reject(problem_id, "empty question", where)
+        if self.choices_column and not options:
+            detail = f"{where}: {row[self.choices_column]!r}"
+            return Reject(problem_id, "not two to five options", detail[:200])
         answer = reading.gold(stated, question, problem_id, where)
         if isinstance(answer, Reject):
             return answer

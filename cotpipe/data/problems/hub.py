@@ -26,7 +26,7 @@ class HubSource(TableSource):
     test_split: str | None = Field(
         "test", description="Split that becomes the test problems, if there is one"
     )
-    added_later: ClassVar[frozenset[str]] = frozenset({"id_column"})
+    added_later: ClassVar[frozenset[str]] = TableSource.added_later | {"id_column"}
 
     @override
     def read(self, reading: Reading) -> Iterator[Problem | Reject]:
