@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -244,3 +245,31 @@ def test_held_out_problems_are_those_of_the_lessons(finished):
             for lessons in (found, wanted)
         ]
         assert told[0] == told[1] != []
+
+
+def test_votes_and_verdicts_are_those_of_the_kind_of_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTPIPE_STORE", str(tmp_path / "store"))
+    rows = [
+        {"question": f"Number {number}: which? A) red B) dark blue", "answer": "B"}
+        for number in range(6)
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.py").write_text(
+        "from cotpipe.rationale.answers import AnswerKind\n"
+        "def it():\n"
+        "    return AnswerKind(form='option', match=lambda said, gold, question: 'blue' in said)\n"
+    )
+    options = [
+        *("--set", f"problems.source={{kind: file, path: {tmp_path}/problems.jsonl}}"),
+        *("--set", "problems.splits={stage1: 0, stage2: 0, mining: 0, validation: 0, test: 1}"),
+    ]
+    # One sample in two says `A`, the others name the right option in two ways.
+    said = ("Answer: A", "Answer: dark blue", "Answer: A", "Answer: (B) dark blue")
+    for kind in ("choice", f"{tmp_path}/own.py:it"):
+        given = itertools.count()
+        with ScriptedModel(lambda messages, body, given=given: said[next(given) % 4]) as model:
+            monkeypatch.setenv("COTPIPE_SERVER_CONCURRENCY", "1")  # in the order of the samples
+            rows = evaluated(model.address, *options, "--set", f"problems.answers.kind={kind}", "--samples", "4")  # fmt: skip
+        assert figure(rows, "pass@k", "1")["value"] == 0.5
+        assert figure(rows, "pass@k", "2")["value"] == pytest.approx(1 - 1 / 6)
+        assert figure(rows, "maj@k", "4")["value"] == 0.5  # all right answers are one: a draw
