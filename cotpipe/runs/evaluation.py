@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from cotpipe.data.problems.stored import PROBLEMS
 from cotpipe.data.rows import Answered, Lesson, read_rows
+from cotpipe.engines.served import Served
 from cotpipe.errors import UserError
 from cotpipe.extensions import is_own
 from cotpipe.recipe.model import Recipe
@@ -39,14 +40,13 @@ def evaluate_models(
     Raises `UserError` for a model that cannot be asked, an empty split, and different problems.
     """
     asked, lessons = read_questions(runner, recipe)
-
-    def evaluated(model: str) -> Evaluated:
-        earlier = stored_evaluation(model, runner, recipe)
-        if earlier and samples:
-            raise UserError(f"{model} has no samples; give its checkpoint, or leave out --samples")
-        return earlier or _evaluate(model, runner, recipe, asked, samples, refresh)
-
-    found = [evaluated(model) for model in models]
+    named = [_find(model, runner, recipe, samples) for model in models]  # before any is asked
+    found = [
+        one
+        if isinstance(one, Evaluated)
+        else _evaluate(model, one, runner, recipe, asked, samples, refresh)
+        for model, one in zip(models, named, strict=True)
+    ]
     if len(found) == 2:
         require_same_questions(*found)
     num_steps = steps_of_rationales(runner, asked, lessons)
@@ -63,15 +63,24 @@ def read_questions(runner: StepRunner, recipe: Recipe) -> tuple[Reference, list[
     return made.reference, held_out_lessons(path, recipe)
 
 
+def _find(
+    model: str, runner: StepRunner, recipe: Recipe, samples: Samples | None
+) -> Evaluated | Reference | Served:
+    earlier = stored_evaluation(model, runner, recipe)
+    if earlier and samples:
+        raise UserError(f"{model} has no samples; give its checkpoint, or leave out --samples")
+    return earlier or find_checkpoint(model, runner, recipe)
+
+
 def _evaluate(
     model: str,
+    checkpoint: Reference | Served,
     runner: StepRunner,
     recipe: Recipe,
     asked: Reference,
     samples: Samples | None,
     refresh: bool,
 ) -> Evaluated:
-    checkpoint = find_checkpoint(model, runner, recipe)
     inputs = {"problems": asked}
     if isinstance(checkpoint, Reference):
         inputs[checkpoint.kind] = checkpoint

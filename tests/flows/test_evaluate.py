@@ -158,6 +158,13 @@ def test_a_model_that_is_none_is_one_line(recipe, tmp_path):
         assert_one_line_error(cotpipe("evaluate", model, "--recipe", recipe), 2, *parts)
 
 
+def test_nothing_is_asked_if_the_second_model_is_none(recipe):
+    with ScriptedModel(answer) as model:
+        done = cotpipe("evaluate", model.address, "--against", "nowhere", "--recipe", recipe)
+        assert model.bodies == []
+    assert_one_line_error(done, 2, "nowhere", "neither a hub id")
+
+
 def test_a_server_that_serves_others_is_one_line(recipe):
     with ScriptedModel(answer, models=("one", "two")) as model:
         several = cotpipe("evaluate", model.address, "--recipe", recipe)
