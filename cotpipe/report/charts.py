@@ -86,8 +86,9 @@ def accuracy_by_tokens(points: Sequence[Point], joined: bool = False) -> "alt.La
         | {"group": point.group or point.name, "told": point.told, "order": order}
         for order, point in enumerate(points)
     ]
-    x = alt.X("tokens:Q", title="mean output tokens", scale=alt.Scale(zero=False, nice=True))
-    y = alt.Y("accuracy:Q", title="accuracy (%)", scale=alt.Scale(zero=False, nice=True))
+    roomy = alt.Scale(zero=False, nice=True, padding=12)
+    x = alt.X("tokens:Q", title="mean output tokens", scale=roomy)
+    y = alt.Y("accuracy:Q", title="accuracy (%)", scale=roomy)
     base = alt.Chart().encode(x=x, y=y)
     colored = base.encode(color=_color(rows))
     layers: list[alt.Chart] = [base.mark_line(strokeWidth=1, opacity=0.6).encode(order="order:Q")]
@@ -134,7 +135,10 @@ def accuracy_by_steps(shares: Sequence[ShareOf]) -> "alt.LayerChart":
 
 
 def lengths(bins: Sequence[Bin]) -> "alt.FacetChart":
-    """How long each checkpoint's answers are: one histogram below the other, and their means."""
+    """How long each checkpoint's answers are: one histogram below the other, and their means.
+
+    Each has a height of its own: one whose answers are all cut off would flatten the others.
+    """
     import altair as alt
 
     rows = [
@@ -151,16 +155,18 @@ def lengths(bins: Sequence[Bin]) -> "alt.FacetChart":
         .encode(
             x=alt.X("low:Q", title="output tokens", bin="binned"),
             x2="high:Q",
-            y=alt.Y("answers:Q", title=None, axis=alt.Axis(tickCount=2)),
+            y=alt.Y("answers:Q", axis=None),
             color=_color(rows, legend=False),
             description="told:N",
         )
     )
     means = alt.Chart().mark_rule(strokeWidth=2, strokeDash=[4, 3]).encode(x="mean(mean):Q")
     header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelPadding=2)
-    return alt.layer(bars, means, width=_WIDTH, height=40, data=alt.InlineData(values=rows)).facet(
+    row = alt.layer(bars, means, width=_WIDTH, height=40, data=alt.InlineData(values=rows))
+    drawn: alt.FacetChart = row.facet(
         row=alt.Row("group:N", sort=names, header=header), spacing=6
-    )
+    ).resolve_scale(y="independent")
+    return drawn
 
 
 def curves(

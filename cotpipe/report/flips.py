@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cotpipe.rationale.format import format_rationale
 from cotpipe.report.plain import visible
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ def flips(rows: "Mapping[str, pd.DataFrame]", teacher: Mapping[str, Sequence[str
 
 def _problem(answers: "list[pd.Series]", teacher: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     first = answers[0]
+    steps = teacher.get(first["problem_id"], ())
     return {
         "question": _cut(first["question"]),
         "gold": _cut(first["answer"]),
-        "teacher": _cut("\n".join(teacher.get(first["problem_id"], ()))),
+        "teacher": _cut(format_rationale(steps, first["answer"])) if steps else "",
         "answers": [
             {
                 "right": bool(row["correct"]),

@@ -126,7 +126,7 @@ def run_results(
         choices=[choice for choice in found if choice],
         outcomes=_OUTCOMES,
         teacher={
-            f"p{number:04d}": [f"Step {step + 1}: a step {text}" for step in range(2 + number % 4)]
+            f"p{number:04d}": [f"a step {text}" for step in range(2 + number % 4)]
             for number in range(num_problems)
         },
         costs=costs_of(recipe),
