@@ -44,7 +44,10 @@ class Answers(Section):
     """The kind of answers: how they are extracted, compared, and asked for."""
 
     kind: Annotated[str, AfterValidator(answer_kinds.require_known)] = Field(
-        "number", description="Kind of answers", json_schema_extra=names_of(answer_kinds)
+        "number",
+        description="`number`; `math`: expressions, intervals, sets and the like, by their value; "
+        "`exact`: a short text; `choice`: one of the options A to E of the question",
+        json_schema_extra=names_of(answer_kinds),
     )
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
     version: ClassVar[int] = 2

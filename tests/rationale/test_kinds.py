@@ -1,5 +1,6 @@
 """Answers that are no numbers: what is right, what is wrong, and what is no gold answer."""
 
+import contextlib
 import time
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpipe.rationale.answers import CHOICE, EXACT, MATH, AnswerKind
-from cotpipe.rationale.format import format_rationale
+from cotpipe.rationale.answers.equivalence import Equivalence
+from cotpipe.rationale.format import format_rationale, until_answer
 
 QUESTION = "Which colour has the sky?\nA) red\nB) dark blue\nC) vitamin C\nD) 12\nE) a cat"
 
@@ -97,6 +99,29 @@ def test_the_same_value_in_another_notation_is_right(said, gold):
 )
 def test_another_value_and_no_expression_are_wrong(said, gold):
     assert not right(MATH, said, gold)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "__import__('os').mkdir('made')",
+        r"\text{__import__('os').mkdir('made')}",
+        r"\operatorname{__import__('os').mkdir('made')}",
+        "x_{__import__('os').mkdir('made')}",
+        r"\frac{open('made','w')}{1}",
+        "(lambda:open('made','w'))()",
+        "f(open('made','w'))",
+    ],
+)
+def test_nothing_that_a_model_wrote_is_run(said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in (MATH, CHOICE, EXACT):
+        kind.grade(f"Answer: {said}", "1", said)
+        kind.read_gold(said, said)
+    algebra = Equivalence()  # in this process and folder, whatever the kind lets through
+    with contextlib.suppress(Exception):
+        assert not algebra.same(said, "1")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -254,6 +279,7 @@ def test_expressions_are_right_for_themselves_and_symmetric(one, other):
     assert MATH.match(one, other, "") == MATH.match(other, one, "")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_a_text_that_can_be_a_gold_answer_is_right_for_itself(text):
     gold = EXACT.read_gold(text, "")
@@ -263,12 +289,14 @@ def test_a_text_that_can_be_a_gold_answer_is_right_for_itself(text):
     assert EXACT.grade(f"Answer:  {gold.upper()} ", gold.upper()).right
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_texts_are_compared_symmetrically(one, other):
     assert EXACT.match(one, other, "") == EXACT.match(other, one, "")
     assert EXACT.match(one, f" {one}\t", "")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.from_regex(r"[a-z]{3,9}( [a-z]{3,9})?", fullmatch=True),
@@ -290,9 +318,17 @@ def test_of_any_options_the_letter_and_the_text_are_the_same_answer(texts, data)
         assert not right(CHOICE, said, "ABCDE"[place - 1 if place else 1], question)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_verdict(text):
     for kind in (CHOICE, EXACT):
         kind.grade(text, "B", text)
     answer = MATH.answer_in(text)
     assert answer is None or MATH.match(answer, answer, "")
+
+
+@pytest.mark.parametrize(("kind", "answer"), [(MATH, "x+1"), (CHOICE, "B"), (EXACT, "Paris")])
+def test_what_follows_the_answer_line_is_cut_off(kind, answer):
+    text = f"Step 1: So.\n**Answer:** {answer}"
+    assert until_answer(f"{text}\n\nQuestion: and now?\nAnswer: no", kind) == text
+    assert until_answer(f"Answer:\n{answer}", kind) == f"Answer:\n{answer}"

@@ -30,7 +30,8 @@ class Equivalence:
     @functools.lru_cache(maxsize=4096)  # noqa: B019  # there is one object, as long as the process
     def _parse(self, text: str) -> Any:
         """The sympy object of a whole text; None if there is none, or it is undefined (1/0)."""
-        # Neither its search for expressions nor its fallback: a part would count for the whole.
+        # Neither its search for plain expressions, which sympy would evaluate as Python, nor its
+        # fallback: a part would count for the whole.
         found = parse(
             f"${as_latex(text)}$",
             extraction_config=[LatexExtractionConfig()],

@@ -48,7 +48,7 @@ def expression_in(line: str) -> str | None:
     >>> expression_in(r"$\dfrac{1}{2} + x²$"), expression_in("1,250 apples"), expression_in("even")
     ('\\frac{1}{2}+x^{2}', '1250', None)
     """
-    text = "".join(map(_plain, line)).translate(_SYMBOLS)
+    text = line if line.isascii() else "".join(map(_plain, line)).translate(_SYMBOLS)
     if words := _TEXT.fullmatch(text):
         text = words.group(1)
     text = _MARKUP.sub(" ", text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
@@ -113,8 +113,8 @@ def _match(answer: str, gold: str, _question: str) -> bool:
     """
     if answer == gold:
         return True
-    if whole_number(answer) and whole_number(gold):
-        return answers_match(answer, gold)
+    if (left := whole_number(answer)) and (right := whole_number(gold)):
+        return answers_match(left, right)
     verdict = _compare(answer, gold)
     if isinstance(verdict, UncheckedError):
         raise verdict

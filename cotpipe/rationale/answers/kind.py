@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cotpipe.extensions import Registry, is_own, load_own, returned
 from cotpipe.rationale.answers.process import CheckingProcess, UncheckedError
@@ -12,8 +13,7 @@ from cotpipe.rationale.answers.stated import stated_answer
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Graded:
+class Graded(NamedTuple):
     """The final answer of a text, and whether it is right."""
 
     answer: str | None

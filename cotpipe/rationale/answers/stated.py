@@ -38,8 +38,9 @@ def stated_answer(text: str) -> str | None:
 
 def one_line(text: str) -> str | None:
     """An answer on one line, without Markdown around it; None if it is empty or too long."""
-    visible = "".join(_VISIBLE.get(unicodedata.category(one), one) for one in text)
-    line = " ".join(visible.split()).strip(_EDGES)
+    if not text.isprintable():
+        text = "".join(_VISIBLE.get(unicodedata.category(one), one) for one in text)
+    line = " ".join(text.split()).strip(_EDGES)
     line = line.rstrip(_EDGES + ".") or line
     return line if 0 < len(line) <= MAX_ANSWER_CHARS else None
 
