@@ -97,7 +97,7 @@ class _Question:
 
 
 def _is_same(problem: Problem, question: _Question, reading: Reading) -> bool:
-    return reading.answers.compare(problem.answer, question.answer, problem.question).right
+    return reading.answers.compare(problem.answer, question.answer, problem.question)
 
 
 def _rows(files: list[Path]) -> Iterator[tuple[int, Problem]]:

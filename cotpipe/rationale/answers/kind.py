@@ -37,7 +37,11 @@ class AnswerKind:
 
     def answer_in(self, text: str) -> str | None:
         """The final answer of a text; None if there is none, or looking for it failed."""
-        return self._find(text)[0]
+        try:
+            return self.extract(text)
+        except UncheckedError as error:
+            _say_once(error)
+            return None
 
     def grade(self, text: str, gold: str, question: str = "") -> Graded:
         r"""Find the final answer of a completion and tell whether it is right.
@@ -45,28 +49,21 @@ class AnswerKind:
         >>> answer_kind("number").grade("Step 1: 48 / 2 = 24\nAnswer: 24", "24").right
         True
         """
-        answer, unchecked = self._find(text)
-        return (
-            Graded(answer, False, unchecked) if unchecked else self.compare(answer, gold, question)
-        )
-
-    def compare(self, answer: str | None, gold: str, question: str = "") -> Graded:
-        """Tell whether an answer that `answer_in` found is right."""
-        if answer is None:
-            return Graded(None, right=False)
+        answer = None
         try:
-            return Graded(answer, self.match(answer, gold, question))
+            answer = self.extract(text)
+            return Graded(answer, answer is not None and self.match(answer, gold, question))
         except UncheckedError as error:
             _say_once(error)
             return Graded(answer, False, error.summary)
 
-    def _find(self, text: str) -> tuple[str | None, str | None]:
-        """The final answer, and why it could not be looked for."""
+    def compare(self, answer: str, gold: str, question: str = "") -> bool:
+        """Whether two answers to a question are the same; False if that cannot be found out."""
         try:
-            return self.extract(text), None
+            return self.match(answer, gold, question)
         except UncheckedError as error:
             _say_once(error)
-            return None, error.summary
+            return False
 
     def read_gold(self, stated: str, question: str) -> str | None:
         """The gold answer that a data set states, as it is taught; None if it is of another kind.
