@@ -78,7 +78,7 @@ lm-eval: .venv-lm-eval/installed  ## an environment with lm-evaluation-harness
 
 .venv-lm-eval/installed: .venv/installed-dev
 	$(PYTHON) -m venv .venv-lm-eval
-	for packages in .venv/lib/python*/site-packages; do realpath $$packages > .venv-lm-eval/$${packages#.venv/}/cotpipe.pth; done
+	for packages in .venv/lib/python*/site-packages; do realpath . $$packages > .venv-lm-eval/$${packages#.venv/}/cotpipe.pth; done
 	$(LM_EVAL)/pip install --quiet --constraint constraints.txt lm-eval==0.4.13
 	touch $@
 

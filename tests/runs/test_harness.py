@@ -111,6 +111,7 @@ def test_the_harness_agrees_problem_by_problem(task, tmp_path):
     command = shlex.split((task / "command").read_text())
     done = subprocess.run(
         [sys.executable, "-m", "lm_eval", *command[1:], "--device", "cpu"],
+        cwd=tmp_path,  # it is called from anywhere
         capture_output=True,
         text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
