@@ -27,20 +27,50 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises `UserError` for a missing file, invalid YAML, an unknown key, or an out-of-range value.
     """
-    path = _find(name_or_path)
+    path = recipe_path(name_or_path)
+    values = read_mapping(path, "a recipe is a mapping of sections, such as `problems:`")
+    change(values, override_values(overrides), "--set ")
+    return validated(values, str(path))
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file; `what` says that it is a mapping, for a file that is none.
+
+    Raises `UserError` for a file that is not readable as such.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         # Neither here nor in a traceback the error's own text, which quotes the file: it could be any.
         raise UserError(f"{path}{_place_of(error)}: not valid YAML") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections, such as `problems:`")
-    for override in sorted(overrides, key=_selects_a_kind, reverse=True):
-        _set(values, override)
+        raise UserError(f"{path}: {what}")
+    return values
+
+
+def change(values: dict[str, Any], changes: Mapping[str, Any], told: str) -> None:
+    """Change the values of a recipe, as read from YAML, in place.
+
+    Args:
+        values: The recipe.
+        changes: New values by field, such as `stage2.trainer.learning_rate`.
+        told: What comes before the field in an error.
+
+    Raises `UserError` for a field that cannot be there.
+    """
+    for key in sorted(changes, key=_selects_a_kind, reverse=True):
+        _set(values, key, changes[key], told)
+
+
+def validated(values: Mapping[str, Any], told: str) -> Recipe:
+    """Validate the values of a recipe; `told` comes before the message of the `UserError`."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {describe(error, values)}") from None  # likewise
+        # Without its cause, whose text quotes the file.
+        raise UserError(f"{told}: {describe(error, values)}") from None
 
 
 def with_changes(recipe: Recipe, form: Recipe) -> Recipe:
@@ -177,12 +207,16 @@ def _key_of(place: Sequence[int | str], values: Mapping[str, Any]) -> str:
     return ".".join(str(part) for part in kept)
 
 
-def _find(name_or_path: str) -> Path:
-    for path in (Path(name_or_path), SHIPPED / f"{name_or_path}.yaml"):
+def recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
+    """The file of a recipe: a path, perhaps relative to a folder, or the name of a shipped one.
+
+    Raises `UserError` if there is none.
+    """
+    for path in (folder / name_or_path, SHIPPED / f"{name_or_path}.yaml"):
         if path.is_file():
             return path
     raise UserError(
-        f"--recipe: no file {name_or_path!r}, and no shipped recipe of that name ({', '.join(shipped_recipes())})"
+        f"recipe: no file {name_or_path!r}, and no shipped recipe of that name ({', '.join(shipped_recipes())})"
     )
 
 
@@ -191,13 +225,21 @@ def _place_of(error: yaml.YAMLError | UnicodeDecodeError) -> str:
     return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
-def _selects_a_kind(override: str) -> bool:
-    """Whether an override replaces a section by one of another kind; it goes before its fields."""
-    *sections, field = override.partition("=")[0].split(".")
+def _selects_a_kind(key: str) -> bool:
+    """Whether a change replaces a section by one of another kind; it goes before its fields."""
+    *sections, field = key.split(".")
     return bool(sections) and field == _CHOSEN_BY.get(sections[-1])
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def override_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """The values of overrides such as `stage2.trainer.learning_rate=2e-6`, by field.
+
+    Raises `UserError` for one that is not written like this.
+    """
+    return dict(map(_override, overrides))
+
+
+def _override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(
@@ -205,36 +247,38 @@ def _set(values: dict[str, Any], override: str) -> None:
             "stage2.trainer.learning_rate=2e-6"
         )
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _set(values: dict[str, Any], key: str, value: Any, told: str) -> None:
     *sections, field = key.split(".")
     if sections and sections[0] not in Recipe.model_fields:
-        values = _stage_named(sections.pop(0), values, override)
+        values = _stage_named(sections.pop(0), values, f"{told}{key}")
     section = ""
     for section in sections:
         if values.get(section) is None:  # absent, or left empty in the file
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {section!r} is a value, not a section")
+            raise UserError(f"{told}{key}: {section!r} is a value, not a section")
     if field == _CHOSEN_BY.get(section) and value != values.get(field, value):
         values.clear()  # the other fields belong to the previous kind
     values[field] = value
 
 
-def _stage_named(name: str, values: dict[str, Any], override: str) -> dict[str, Any]:
+def _stage_named(name: str, values: dict[str, Any], told: str) -> dict[str, Any]:
     """The stage with this name; `values` get the published stages if they list none."""
     published = [stage.model_dump(mode="json") for stage in PUBLISHED_STAGES]
     stages = values["stages"] = values.get("stages") or published
     if not isinstance(stages, list):
-        raise UserError(f"--set {override}: stages is not a list of stages")
+        raise UserError(f"{told}: stages is not a list of stages")
     names = [stage.get("name") for stage in stages if isinstance(stage, dict)]
     if name not in names:
         sections = [*Recipe.model_fields, *map(str, names)]
         raise UserError(
-            f"--set {override}: {name}: unknown key; the sections and stages are: "
-            f"{', '.join(sections)}"
+            f"{told}: {name}: unknown key; the sections and stages are: {', '.join(sections)}"
         )
     found: dict[str, Any] = stages[names.index(name)]
     return found

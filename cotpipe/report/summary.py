@@ -1,6 +1,6 @@
 """Results of a run: one summary per checkpoint, and the effect of each stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,9 +77,21 @@ def summarise(name: str, rows: "pd.DataFrame") -> Summary:
     )
 
 
-def compare(before: str, after: str, rows: "Mapping[str, pd.DataFrame]") -> Comparison:
-    """Compare two checkpoints problem by problem."""
-    first, second = rows[before], rows[after]
+def compare(
+    before: str,
+    after: str,
+    rows: "Mapping[str, pd.DataFrame]",
+    rows_after: "Mapping[str, pd.DataFrame] | None" = None,
+) -> Comparison:
+    """Compare two checkpoints problem by problem.
+
+    Args:
+        before: The first checkpoint.
+        after: The second one.
+        rows: The answers by checkpoint.
+        rows_after: Those among which the second is, if it is of another run.
+    """
+    first, second = rows[before], (rows if rows_after is None else rows_after)[after]
     require_same_problems(first, second)
     lengths = first["num_tokens"].tolist(), second["num_tokens"].tolist()
     return Comparison(
@@ -110,17 +122,18 @@ def comparisons(starts: Mapping[str, str], rows: "Mapping[str, pd.DataFrame]") -
     pairs += [("base" if start == "student" else start, stage) for stage, start in starts.items()]
     pairs.append((next(iter(starts)), last))
     chosen = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
-    return _corrected([compare(before, after, rows) for before, after in chosen])
+    return corrected([compare(before, after, rows) for before, after in chosen])
 
 
-def _corrected(found: list[Comparison]) -> list[Comparison]:
+def corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons with p-values corrected for the number of all their tests (Holm)."""
     accuracy = [one.accuracy.p_value for one in found]
-    corrected = holm(accuracy + [one.tokens.p_value for one in found])
+    p_values = holm(accuracy + [one.tokens.p_value for one in found])
     return [
         replace(
             one,
-            accuracy=replace(one.accuracy, p_value=corrected[number]),
-            tokens=replace(one.tokens, p_value=corrected[len(found) + number]),
+            accuracy=replace(one.accuracy, p_value=p_values[number]),
+            tokens=replace(one.tokens, p_value=p_values[len(found) + number]),
         )
         for number, one in enumerate(found)
     ]

@@ -72,9 +72,9 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
 def _tokens(trained: Trained, is_grpo: bool) -> dict[str, int]:
     """The tokens that went through the trained model, and those sampled on the way.
 
-    Trained are prompts and completions of all rows of all optimizer steps (in GRPO the prompt counts
-    with every completion); sampled are the completions of all groups, also of those that were
-    replaced, and the answers to validation problems.
+    Trained are prompts and completions of all optimizer steps, the prompt of a GRPO group once;
+    sampled are the completions of all groups, also of those that were replaced, and the answers to
+    validation problems.
     """
     validated = sum(sum(one.num_tokens) for one in trained.validated)
     if not is_grpo:

@@ -22,7 +22,7 @@ NEEDS = "needs.json"
 """The artifacts that a build in progress reads, for `gc`; there until the commit."""
 SHARDS = "generations"
 """Artifact kind of the shards that a generating step merges into its output."""
-RESERVED = frozenset({"inbox", "models", "runs"})
+RESERVED = frozenset({"comparisons", "inbox", "models", "runs"})
 """The store's other folders: no kinds of artifacts, whatever lies in them."""
 _VERSIONED = (
     "cotpipe", "prefect", "torch", "transformers", "trl", "peft", "datasets", "duckdb", "pyarrow", "pandas", "s3fs"

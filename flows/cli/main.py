@@ -3,12 +3,14 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 import typer
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.report.plain import visible
 from flows.cli.ask import ask
+from flows.cli.compare import compare
 from flows.cli.doctor import doctor
 from flows.cli.evaluate import evaluate
 from flows.cli.inbox import inbox
@@ -17,13 +19,13 @@ from flows.cli.promote import promote
 from flows.cli.report import report
 from flows.cli.run import rerun, run
 from flows.cli.score import score
-from flows.cli.store import diff, gc, runs, show, sql, verify
+from flows.cli.store import gc, runs, show, sql, verify
 from flows.cli.up import down, up
 
-_COMMANDS = {
-    "Run": (run, rerun, doctor),
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run": (run, rerun, compare, doctor),
     "Judge a model": (evaluate, ask),
-    "Inspect results": (runs, show, report, diff, sql, score),
+    "Inspect results": (runs, show, report, sql, score),
     "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
 }

@@ -1,16 +1,19 @@
 """Terminal output of the commands: results, plans, runs, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 from rich.tree import Tree
 
 from cotpipe.errors import RunError
 from cotpipe.recipe.stages import title_of
+from cotpipe.report.compared import HEADINGS, Compared, method, rows_of, verdicts
 from cotpipe.report.summary import (
     Summary,
+    compare,
     comparisons,
+    corrected,
     number,
     percent,
     read_evaluations,
@@ -22,6 +25,9 @@ from cotpipe.steps.plan import PlannedStep, flatten
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
 from flows.cli.terminal import Terminal, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def show_results(references: Mapping[str, Reference], store: Store, console: Terminal) -> None:
@@ -143,6 +149,38 @@ def show_difference(first: Run, second: Run, store: Store, console: Terminal) ->
         for title, show in (("accuracy", _accuracy), ("mean output tokens", _tokens)):
             table.add_row(f"{title_of(name)}: {title}", *(show(summary) for summary in pair))
     console.print(table)
+    for line in _paired(first, second, store):
+        console.print(line)
+
+
+def _paired(first: Run, second: Run, store: Store) -> list[str]:
+    """What the second run's checkpoints change against those of the first, problem by problem."""
+    found = _answers(first, store), _answers(second, store)
+    names = [name for name in found[0] if name in found[1]]
+    if not names:
+        return ["no checkpoint of the same name was evaluated in both"]
+    asked = [[rows["problem_id"].tolist() for rows in one.values()] for one in found]
+    if any(problems != asked[0][0] for one in asked for problems in one):
+        return ["they were evaluated on different problems, so nothing is compared one by one"]
+    pairs = [compare(name, name, *found) for name in names]
+    return [
+        f"{title_of(one.after)} of {second.run_id} {one.verdict} ({percent(one.accuracy)}, "
+        f"{number(one.tokens)} tokens)"
+        for one in corrected(pairs)
+    ]
+
+
+def show_compared(compared: Compared, console: Terminal) -> None:
+    """Print the result of a comparison of arms."""
+    table = Table(*HEADINGS, title=f"comparison {compared.name}")
+    for row in rows_of(compared):
+        table.add_row(*row)
+    if compared.scores:
+        console.print(table)
+    for sentence in verdicts(compared):
+        console.print(sentence)
+    if compared.contrasts:
+        console.print(method(compared), style="dim")
 
 
 def show_rows(
@@ -176,13 +214,17 @@ def show_views(views: Iterable[View], console: Terminal) -> None:
 
 def _summaries(run: Run, store: Store) -> dict[str, Summary]:
     """The results of the run's evaluated checkpoints that are still in the store."""
-    found = {}
+    return {name: summarise(name, rows) for name, rows in _answers(run, store).items()}
+
+
+def _answers(run: Run, store: Store) -> "dict[str, pd.DataFrame]":
+    """The answers of the run's evaluated checkpoints that are still in the store."""
+    files = {}
     for name in run.checkpoints:
         reference = run.references.get(f"evaluation-{name}")
         if reference and (record := store.find(reference)):
-            path = store.path(record, "evaluations.parquet")
-            found[name] = summarise(name, read_evaluations({name: path})[name])
-    return found
+            files[name] = store.path(record, "evaluations.parquet")
+    return read_evaluations(files)
 
 
 def _accuracy(summary: Summary | None) -> str:

@@ -1,14 +1,11 @@
 """The commands that run a recipe, or rerun that of an earlier run."""
 
-import gc
-import os
 import sys
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated
 
-import httpx
 import typer
 
-from cotpipe.errors import RunError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import find_run, recipe_of
@@ -17,7 +14,6 @@ from cotpipe.steps.curriculum import needed_for, require_steps, steps_of
 from cotpipe.steps.plan import name_artifacts, plan_run
 from cotpipe.steps.runner import StepResult
 from cotpipe.store.artifacts import open_store
-from flows.background import log_in
 from flows.cli.options import (
     DebugOption,
     DryRunOption,
@@ -27,10 +23,8 @@ from flows.cli.options import (
     StoreOption,
 )
 from flows.cli.results import show_plan, show_results
+from flows.cli.serving import on_a_server
 from flows.cli.terminal import Terminal
-from flows.temporary_server import TemporaryServer
-
-_SECONDS_TO_DRAIN = 20.0
 
 
 def run(
@@ -84,7 +78,7 @@ def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report
         planned = [step for step in plan_run(recipe, opened, refresh) if step.kind in needed]
         show_plan(recipe.name, planned, Terminal(width=wide))
         return
-    results = _run_flow(recipe, refresh, until)
+    results = on_a_server(partial(_curriculum, recipe, refresh, until))
     if until == "report":
         show_results(
             {kind: result.reference for kind, result in results.items()}, opened, Terminal()
@@ -94,40 +88,7 @@ def _run(recipe: Recipe, refresh: list[str], dry_run: bool, until: str = "report
         Terminal().print(f"{until}: {place}", soft_wrap=True)
 
 
-def _run_flow(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepResult]:
-    """Run the flow on the configured Prefect server, or a temporary one; returns its results."""
-    server = None
-    try:
-        if not os.environ.get("PREFECT_API_URL"):
-            server = TemporaryServer()
-        log_in()
-        # Importing Prefect takes seconds, and reads the server's address.
-        gc.disable()  # it makes much that stays, and no garbage
-        from flows.curriculum import curriculum
+def _curriculum(recipe: Recipe, refresh: list[str], until: str) -> dict[str, StepResult]:
+    from flows.curriculum import curriculum
 
-        gc.enable()
-        return curriculum(recipe=recipe, until=until, refresh=tuple(refresh))
-    except KeyboardInterrupt:
-        _end_at_once(server)
-    except (httpx.TransportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
-            raise  # only this message comes from Prefect, before a run starts
-        if server:
-            server.check()
-        raise RunError(
-            f"cannot reach the Prefect server ({error}); check PREFECT_API_URL, or unset it"
-        ) from error
-
-
-def _end_at_once(server: TemporaryServer | None) -> NoReturn:
-    """Flush events to the server, and exit without waiting for threads that still generate."""
-    from prefect.events.worker import EventsWorker
-
-    sys.stderr.write(
-        "cotpipe: interrupted; finished steps are kept, run the same command again to resume\n"
-    )
-    sys.stderr.flush()
-    EventsWorker.drain_all(timeout=_SECONDS_TO_DRAIN)
-    if server:
-        server.end()
-    os._exit(1)
+    return curriculum(recipe=recipe, until=until, refresh=tuple(refresh))

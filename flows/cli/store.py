@@ -36,17 +36,6 @@ def show(run: RunArgument, store: StoreOption = None) -> None:
     show_run(find_run(opened.storage, run), opened, Terminal())
 
 
-def diff(first: RunArgument, second: RunArgument, store: StoreOption = None) -> None:
-    """Show the recipe keys in which two runs differ, and their results."""
-    from cotpipe.runs.log import find_run
-    from flows.cli.results import show_difference
-
-    opened = open_store(Settings())
-    show_difference(
-        find_run(opened.storage, first), find_run(opened.storage, second), opened, Terminal()
-    )
-
-
 def sql(
     query: Annotated[
         str | None, typer.Argument(metavar="SELECT", help="One select statement.")

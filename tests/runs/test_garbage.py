@@ -13,6 +13,7 @@ from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.collection import collect_garbage
+from cotpipe.runs.comparisons import FOLDER as COMPARISONS
 from cotpipe.runs.garbage import find_garbage
 from cotpipe.runs.log import FOLDER, RunLog
 from cotpipe.runs.nights import INBOX
@@ -426,7 +427,7 @@ def test_files_of_users_with_names_like_artifacts_stay_where_they_are(store, cap
 
 
 def test_no_artifact_has_the_name_of_another_folder_of_the_store():
-    assert {INBOX, REGISTRY, FOLDER} == RESERVED
+    assert {INBOX, REGISTRY, FOLDER, COMPARISONS} == RESERVED
 
 
 def test_what_an_interrupted_collection_left_of_an_artifact_goes(store):

@@ -98,7 +98,7 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
         )
         lengths = [8 * event.figures["completion_tokens"] for event in events]
         assert sampled == pytest.approx(sum(lengths))
-        assert trained == sampled + 2 * prompt_tokens_of(job)  # once per completion
+        assert trained == sampled + prompt_tokens_of(job)  # once per group
         AutoModelForCausalLM.from_pretrained(job.output)
 
 

@@ -1,0 +1,199 @@
+"""Comparing arms over seeds and problems together: effects, their intervals, and verdicts in words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cotpipe.report.score import CONFIDENCE
+from cotpipe.report.statistics import Estimate, holm
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+    Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+_POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean difference between two arms, over seeds and problems."""
+
+    value: float
+    low: float  # 95 % interval
+    high: float
+    p_value: float  # of no difference
+    detectable: float  # the smallest true difference that would be found in 4 of 5 comparisons
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the difference is significant at the 5 % level."""
+        return self.p_value < 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """What the last checkpoint of an arm reaches, over all its seeds."""
+
+    arm: str
+    num_seeds: int
+    accuracy: Estimate  # share in [0, 1]
+    tokens: Estimate  # mean output length (tokens of the student)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against the baseline, on the seeds that both have finished."""
+
+    arm: str
+    baseline: str
+    num_seeds: int
+    num_answers: int  # of each of the two
+    accuracy: Effect  # difference of shares, in [-1, 1]
+    tokens: Effect  # relative difference of the mean lengths; -0.2: a fifth less
+
+    @property
+    def verdict(self) -> str:
+        """What the comparison shows, in words; with a single seed it shows nothing of the method."""
+        if self.num_seeds < 2:
+            return (
+                "no verdict: one seed tells nothing about other seeds; add at least one more "
+                "(three or more tell much more)"
+            )
+        found = []
+        if self.accuracy.beyond_noise:
+            verb = "adds" if self.accuracy.value > 0 else "loses"
+            found.append(f"{verb} {100 * abs(self.accuracy.value):.1f} points of accuracy")
+        if self.tokens.beyond_noise:
+            verb = "saves" if self.tokens.value < 0 else "writes"
+            more = "" if self.tokens.value < 0 else " more"
+            found.append(f"{verb} {100 * abs(self.tokens.value):.0f} %{more} tokens")
+        if found:
+            return f"{' and '.join(found)}, beyond noise"
+        return (
+            "no difference shown; with so many seeds and problems, "
+            f"{100 * self.accuracy.detectable:.1f} points or {100 * self.tokens.detectable:.0f} % "
+            "of the tokens would probably have been"
+        )
+
+
+def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
+    """Score one arm.
+
+    Args:
+        arm: Its name.
+        answers: One row per seed and problem, with `seed`, `problem_id`, `correct`, `num_tokens`.
+    """
+    estimates = []
+    for column in ("correct", "num_tokens"):
+        effect = _effect(answers[column].to_numpy(dtype=float), answers)
+        estimates.append(Estimate(effect.value, effect.low, effect.high))
+    return ArmScore(arm, answers["seed"].nunique(), *estimates)
+
+
+def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contrast]:
+    """Every arm against the baseline; p-values are corrected for the number of all tests (Holm).
+
+    Args:
+        baseline: Name of the arm that the others are compared with.
+        arms: The answers of each arm that has any, as for `score_arm`.
+
+    Raises `AssertionError` if two arms answered different problems with the same seed.
+    """
+    if baseline not in arms:
+        return []
+    found = [
+        contrast
+        for arm in arms
+        if arm != baseline and (contrast := _contrast(arm, baseline, arms[arm], arms[baseline]))
+    ]
+    corrected = holm(
+        [one.accuracy.p_value for one in found] + [one.tokens.p_value for one in found]
+    )
+    return [
+        replace(
+            one,
+            accuracy=replace(one.accuracy, p_value=corrected[number]),
+            tokens=replace(one.tokens, p_value=corrected[len(found) + number]),
+        )
+        for number, one in enumerate(found)
+    ]
+
+
+def _contrast(
+    arm: str, baseline: str, answers: "pd.DataFrame", others: "pd.DataFrame"
+) -> Contrast | None:
+    """The arm against the baseline; None without a common seed."""
+    keys = ["seed", "problem_id"]
+    common = set(answers["seed"]) & set(others["seed"])
+    if not common:
+        return None
+    mine, theirs = (
+        frame[frame["seed"].isin(common)].sort_values(keys, ignore_index=True)
+        for frame in (answers, others)
+    )
+    assert mine[keys].equals(theirs[keys]), f"{arm} and {baseline} answered different problems"
+    correct = mine["correct"].to_numpy(dtype=float) - theirs["correct"].to_numpy(dtype=float)
+    lengths, baseline_lengths = (
+        frame["num_tokens"].to_numpy(dtype=float) for frame in (mine, theirs)
+    )
+    ratio = lengths.mean() / baseline_lengths.mean()
+    # The ratio of two means, linearised (delta method): its deviation is that of this mean.
+    relative = (lengths - ratio * baseline_lengths) / baseline_lengths.mean() + ratio - 1
+    return Contrast(
+        arm, baseline, len(common), len(mine), _effect(correct, mine), _effect(relative, mine)
+    )
+
+
+def _effect(values: "Floats", rows: "pd.DataFrame") -> Effect:
+    """The mean of values, each of a seed and a problem, with an interval that allows for both.
+
+    Answers of one seed share its training, answers to one problem its difficulty. The variance is
+    that of two-way clusters, by seed plus by problem minus by both (Cameron, Gelbach and Miller
+    2011, Journal of Business & Economic Statistics 29, equation 2.13), and no less than that of
+    seeds or problems alone; t quantiles with one degree of freedom less than there are seeds. If
+    each seed has problems of its own, this is Student's interval over the seeds' means, unless they
+    lie closer together than the problems' noise explains. Of a single seed, only the problems
+    count: nothing is said about other seeds.
+
+    Args:
+        values: One value per row.
+        rows: The seed and problem of each.
+    """
+    from scipy import stats
+
+    centred = values - values.mean()
+    by_seed = _cluster_variance(centred, rows["seed"])
+    by_problem = _cluster_variance(centred, rows["problem_id"])
+    by_both = _cluster_variance(centred, np.arange(len(values)))
+    num_seeds = rows["seed"].nunique()
+    if num_seeds == 1:
+        variance, freedom = by_both, len(values) - 1
+    else:
+        variance, freedom = max(by_seed, by_problem, by_seed + by_problem - by_both), num_seeds - 1
+    error = math.sqrt(variance)
+    value = float(values.mean())
+    if not error:  # all differences are alike; of a single one nothing is known
+        is_sure = freedom > 0 and value != 0
+        return Effect(value, value, value, 0.0 if is_sure else 1.0, 0.0)
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return Effect(
+        value,
+        value - quantile * error,
+        value + quantile * error,
+        float(2 * stats.t.sf(abs(value) / error, freedom)),
+        (quantile + float(stats.t.ppf(_POWER, freedom))) * error,
+    )
+
+
+def _cluster_variance(centred: "Floats", clusters: "npt.ArrayLike") -> float:
+    """The variance of the mean if values of a cluster depend on each other."""
+    _, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(codes, weights=centred)
+    if len(sums) < 2:
+        return 0.0
+    return float((sums**2).sum() / len(centred) ** 2 * len(sums) / (len(sums) - 1))

@@ -1,0 +1,209 @@
+"""Comparisons in a store: what each began with, its runs by arm and seed, and what they reached."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cotpipe.errors import UserError
+from cotpipe.recipe.comparison import Arm, Comparison
+from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.trainers import Sft
+from cotpipe.report.arms import contrasts, score_arm
+from cotpipe.report.compared import Compared, Cost, Unfinished
+from cotpipe.report.summary import read_evaluations
+from cotpipe.runs.log import Run, read_runs, recipe_of
+from cotpipe.steps.plan import flatten, name_artifacts
+from cotpipe.store.artifacts import Store
+from cotpipe.store.records import Record, Reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "comparisons"
+"""The store's folder of comparisons."""
+_MOST_EPOCHS = 1000
+
+
+class _Begun(BaseModel):
+    """What a comparison was when its first run began: the recipe of every arm, without its seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arms: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One arm with one seed, and its newest run."""
+
+    arm: str
+    seed: int
+    run: Run | None = None
+
+    @property
+    def state(self) -> str:
+        """The state of its run; `missing` without one."""
+        return self.run.state if self.run else "missing"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its run has completed, up to the report."""
+        return self.state == "completed" and self.run is not None and "report" in self.run.steps
+
+    @property
+    def why(self) -> str:
+        """Why it has no result."""
+        if self.run is None:
+            return "has not been run"
+        return f"{self.state} ({self.run.run_id}{': ' + self.run.error if self.run.error else ''})"
+
+
+def begin(store: Store, comparison: Comparison) -> None:
+    """Write down what the comparison compares, or check it against what it was at first.
+
+    New arms are added. Raises `UserError` if an arm is not what it was: its earlier seeds would be
+    of another recipe than its later ones.
+    """
+    name = f"{FOLDER}/{comparison.name}.json"
+    now = {arm: _without_seed(one.recipe) for arm, one in comparison.arms.items()}
+    earlier = _read(store, name)
+    for arm, recipe in now.items():
+        before = earlier.arms.get(arm, recipe)
+        if before != recipe:
+            old, new = flatten(before), flatten(recipe)
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            raise UserError(
+                f"comparison {comparison.name}: the arm {arm!r} is not the one that it began with "
+                f"({', '.join(keys[:5])} changed); undo that, or give the comparison another name"
+            )
+    if missing := now.keys() - earlier.arms.keys():
+        arms = earlier.arms | {arm: now[arm] for arm in missing}
+        store.storage.replace(name, _Begun(arms=arms).model_dump_json(indent=2).encode())
+
+
+def _read(store: Store, name: str) -> _Begun:
+    text = store.storage.read(name)
+    if text is None:
+        return _Begun(arms={})
+    try:
+        return _Begun.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"{store.storage.location(name)} is not what cotpipe wrote there; move it away, or give "
+            "the comparison another name"
+        ) from error
+
+
+def _without_seed(recipe: Recipe) -> dict[str, Any]:
+    dumped = recipe.model_dump(mode="json")
+    del dumped["seed"]
+    return dumped
+
+
+def members_of(store: Store, comparison: Comparison) -> list[Member]:
+    """Every arm with every seed, and the newest run of each."""
+    runs = {(run.recipe["name"], run.recipe["seed"]): run for run in read_runs(store.storage)}
+    return [
+        Member(arm, seed, runs.get((comparison.arms[arm].recipe.name, seed)))
+        for arm, seed in comparison.members((), ())
+    ]
+
+
+def is_current(store: Store, run: Run) -> bool:
+    """Whether this version of cotpipe would make the very artifacts that a run has."""
+    return name_artifacts(recipe_of(run), store) == run.references
+
+
+def compare_arms(store: Store, comparison: Comparison) -> Compared:
+    """What the completed runs of a comparison show.
+
+    Raises `UserError` if arms were evaluated on different problems.
+    """
+    import pandas as pd
+
+    members = members_of(store, comparison)
+    answers: dict[str, list[pd.DataFrame]] = {}
+    costs: dict[str, list[Cost]] = {}
+    for member in members:
+        if member.run is None or not member.is_done:
+            continue
+        reference = member.run.references[f"evaluation-{member.run.checkpoints[-1]}"]
+        record = store.require(reference)
+        path = store.path(record, "evaluations.parquet")
+        rows = read_evaluations({member.arm: path})[member.arm].assign(seed=member.seed)
+        answers.setdefault(member.arm, []).append(rows)
+        costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
+    _require_same_problems(comparison, answers)
+    joined = {arm: pd.concat(rows, ignore_index=True) for arm, rows in answers.items()}
+    return Compared(
+        comparison.name,
+        comparison.baseline,
+        {arm: score_arm(arm, rows) for arm, rows in joined.items()},
+        {arm: _mean(found) for arm, found in costs.items()},
+        contrasts(comparison.baseline, joined),
+        [Unfinished(one.arm, one.seed, one.why) for one in members if not one.is_done],
+    )
+
+
+def _require_same_problems(
+    comparison: Comparison, answers: "Mapping[str, list[pd.DataFrame]]"
+) -> None:
+    asked: dict[int, tuple[str, list[str]]] = {}
+    for arm, frames in answers.items():
+        for rows in frames:
+            seed, problems = int(rows["seed"].iloc[0]), rows["problem_id"].tolist()
+            first, known = asked.setdefault(seed, (arm, problems))
+            if problems != known:
+                raise UserError(
+                    f"comparison {comparison.name}, seed {seed}: the arms {first!r} and {arm!r} were "
+                    f"evaluated on different problems ({len(known)} and {len(problems)}, "
+                    f"{len(set(known) & set(problems))} in common), so nothing can be said; leave "
+                    "`problems` and the held-out splits alike in both"
+                )
+
+
+def cost_of(store: Store, references: Mapping[str, Reference]) -> Cost:
+    """What the artifacts of a run cost; those that all arms share are counted in each."""
+    records = [record for one in references.values() if (record := store.record(one))]
+    return Cost(
+        sum(record.counts.get("trained_tokens", 0) for record in records),
+        sum(record.counts.get("sampled_tokens", 0) for record in records),
+        sum(record.seconds for record in records),
+    )
+
+
+def _mean(costs: list[Cost]) -> Cost:
+    count = len(costs)
+    return Cost(
+        round(sum(cost.trained_tokens for cost in costs) / count),
+        round(sum(cost.sampled_tokens for cost in costs) / count),
+        sum(cost.seconds for cost in costs) / count,
+    )
+
+
+def with_budget(arm: Arm, seed: int, trained: Record, spent: Cost, budget: Cost) -> Recipe:
+    """The recipe of an arm whose last stage takes so many epochs that its tokens fill a budget.
+
+    Args:
+        arm: The arm.
+        seed: The seed.
+        trained: The record of its last stage, trained with the epochs of the arm's own recipe.
+        spent: What the arm has cost with these epochs.
+        budget: What it may cost.
+    """
+    recipe = arm.with_seed(seed)
+    last = recipe.stages[-1]
+    assert isinstance(last.trainer, Sft)
+    in_last = trained.counts["trained_tokens"]
+    per_epoch = in_last / last.examples.num_epochs
+    epochs = round((budget.tokens - (spent.tokens - in_last)) / per_epoch)
+    if not 1 <= epochs <= _MOST_EPOCHS:
+        raise UserError(
+            f"{recipe.name}: with {arm.budget_of}'s budget of {budget.tokens:,} tokens, {last.name} would "
+            f"take {epochs} epochs of {per_epoch:,.0f} tokens; give it other problems or max_problems"
+        )
+    examples = last.examples.model_copy(update={"num_epochs": epochs})
+    stage = last.model_copy(update={"examples": examples})
+    return recipe.model_copy(update={"stages": (*recipe.stages[:-1], stage)})

@@ -1,0 +1,96 @@
+"""The command that compares: the arms of a comparison, or two runs."""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.settings import Settings
+from cotpipe.store.artifacts import open_store
+from flows.cli.options import DebugOption, SetOption, StoreOption
+from flows.cli.serving import on_a_server
+from flows.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from cotpipe.recipe.comparison import Comparison
+    from cotpipe.store.artifacts import Store
+
+
+def compare(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPARISON|RUN",
+            help="A YAML file or shipped comparison (curriculum, rewards); or, with OTHER, a run.",
+        ),
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[OTHER]", help="A second run to compare the first with."),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARM", help="Run only this arm; can be repeated."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(metavar="SEED", help="Run only this seed; can be repeated."),
+    ] = None,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing; show what there is and what is missing.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare arms over several seeds, or two runs: accuracy, tokens, and whether it is noise.
+
+    A comparison is a YAML file with a base recipe, arms that change it, seeds and a baseline. Every
+    arm with every seed is a run; what arms share is computed once. Interrupted, the same command goes
+    on; an arm or a seed more costs only its own steps.
+    """
+    opened = open_store(Settings())
+    if other is not None:
+        if arm or seed or set_ or dry_run:
+            raise UserError(
+                "compare: two runs are there already: leave out the options of a comparison"
+            )
+        _compare_runs(what, other, opened)
+        return
+    from cotpipe.recipe.comparison import load_comparison
+
+    comparison = load_comparison(what, set_ or [])
+    members = list(comparison.members(arm or (), seed or ()))  # refuses unknown ones
+    if dry_run:
+        _show(comparison, opened)
+        return
+    sys.stderr.write(f"comparison {comparison.name}: {len(members)} runs\n")
+    failed = on_a_server(partial(_run, comparison, tuple(arm or ()), tuple(seed or ())))
+    _show(comparison, opened)
+    if failed:
+        raise RunError(failed)
+
+
+def _compare_runs(first: str, second: str, store: "Store") -> None:
+    from cotpipe.runs.log import find_run
+    from flows.cli.results import show_difference
+
+    found = find_run(store.storage, first), find_run(store.storage, second)
+    show_difference(*found, store, Terminal())
+
+
+def _run(comparison: "Comparison", arms: tuple[str, ...], seeds: tuple[int, ...]) -> str:
+    """Run the comparison's flow; returns what failed, or nothing."""
+    from flows.comparison import compare as flow
+
+    state = flow(comparison=comparison, arms=arms, seeds=seeds, return_state=True)
+    return "" if state.is_completed() else str(state.message)
+
+
+def _show(comparison: "Comparison", store: "Store") -> None:
+    from cotpipe.runs.comparisons import compare_arms
+    from flows.cli.results import show_compared
+
+    show_compared(compare_arms(store, comparison), Terminal())

@@ -1,0 +1,131 @@
+"""A comparison as a Prefect flow: every arm with every seed is a run of the curriculum of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import State, flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment, flow_run
+from prefect.states import Completed, Failed
+
+from cotpipe.errors import RunError, UserError
+from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Comparison, load_comparison
+from cotpipe.recipe.files import recipe_in
+from cotpipe.recipe.model import Recipe
+from cotpipe.report.compared import Cost, as_markdown
+from cotpipe.runs.comparisons import (
+    begin,
+    compare_arms,
+    cost_of,
+    is_current,
+    members_of,
+    with_budget,
+)
+from cotpipe.settings import Settings
+from cotpipe.store.artifacts import Store, open_store
+from flows.curriculum import Results, StepName, run_steps
+from tasks.runs import recorded_run
+
+
+def _name() -> str:
+    parameters = flow_run.get_parameters()
+    comparison = parameters.get("comparison")
+    return str(comparison.name if comparison else parameters["start_from"])
+
+
+def _arm_name() -> str:
+    recipe = flow_run.get_parameters()["recipe"]
+    return f"{recipe.name}, seed {recipe.seed}"
+
+
+@flow(name="compare", flow_run_name=_name, validate_parameters=True)
+def compare(
+    start_from: str | None = None,
+    arms: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (),
+    comparison: Comparison | None = None,
+) -> "State[Any]":
+    """Run the arms of a comparison, seed by seed, and compare what their last checkpoints reach.
+
+    Args:
+        start_from: A shipped comparison (curriculum, rewards), or a file in the worker's folder of
+            recipes (COTPIPE_RECIPES).
+        arms: Run only these arms; the result has all that are there.
+        seeds: Run only these seeds.
+        comparison: The comparison itself; only for calls in Python and by the command.
+
+    Returns:
+        A state, with the arms and seeds that failed: one that fails ends neither the others nor
+        their comparison.
+    """
+    store = open_store(Settings())
+    chosen = _chosen(comparison, start_from)
+    begin(store, chosen)
+    failed: dict[str, str] = {}
+    done = {(one.arm, one.seed): one.run for one in members_of(store, chosen) if one.is_done}
+    spent = {key: cost_of(store, run.references) for key, run in done.items() if run}
+    for name, seed in chosen.members(arms, seeds):
+        run = done.get((name, seed))
+        if run and is_current(store, run):
+            continue
+        try:
+            results = _run_member(store, chosen, name, seed, spent)
+            spent[name, seed] = _cost(store, results)
+        except (RunError, UserError) as error:
+            failed[f"{name}, seed {seed}"] = str(error)
+            get_run_logger().error("%s, seed %d failed: %s", name, seed, error)
+    compared = compare_arms(store, chosen)
+    create_markdown_artifact(
+        as_markdown(compared), key="comparison", description=f"Comparison {chosen.name}"
+    )
+    if failed:
+        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        return Failed(message=f"{len(failed)} failed: {told}", data=compared)
+    return Completed(data=compared)
+
+
+def _chosen(comparison: Comparison | None, start_from: str | None) -> Comparison:
+    if comparison and not deployment.id:
+        return comparison
+    folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
+    if start_from and (file := recipe_in(folders, start_from)):
+        return load_comparison(str(file))
+    raise UserError(
+        f"start_from: {start_from!r} is neither a shipped comparison nor a file in the folder of recipes "
+        f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
+    )
+
+
+@flow(name="arm", flow_run_name=_arm_name, validate_parameters=True)
+def arm(recipe: Recipe, until: StepName = "report") -> Results:
+    """One arm with one seed: a run like any other."""
+    store = open_store(Settings())
+    with recorded_run(store, recipe) as log:
+        return run_steps(store, recipe, log, until)
+
+
+def _run_member(
+    store: Store,
+    comparison: Comparison,
+    name: str,
+    seed: int,
+    spent: Mapping[tuple[str, int], Cost],
+) -> Results:
+    """Run an arm with a seed."""
+    chosen = comparison.arms[name]
+    recipe = chosen.with_seed(seed)
+    if chosen.budget_of:
+        budget = spent.get((chosen.budget_of, seed))
+        if budget is None:
+            raise RunError(f"its budget is that of {chosen.budget_of}, which has not been run")
+        last = recipe.stages[-1].name
+        probe = recipe.model_copy(update={"name": f"{recipe.name}-probe"})
+        tried = arm(probe, until=last)
+        trained = store.require(tried[last].reference)
+        recipe = with_budget(chosen, seed, trained, _cost(store, tried), budget)
+    return arm(recipe)
+
+
+def _cost(store: Store, results: Results) -> Cost:
+    return cost_of(store, {kind: result.reference for kind, result in results.items()})

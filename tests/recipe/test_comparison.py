@@ -1,0 +1,95 @@
+"""Comparison files: arms become recipes, and mistakes are told by their key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cotpipe.errors import UserError
+from cotpipe.recipe.comparison import load_comparison, shipped_comparisons
+from cotpipe.recipe.files import load_recipe
+
+GOOD = {
+    "name": "mine",
+    "recipe": "demo",
+    "seeds": [1, 2],
+    "baseline": "full",
+    "arms": {
+        "full": None,
+        "sft": {"stages": ["stage1"], "set": {"stage1.examples.masks.first_share": 1}, "budget_of": "full"},
+        "hot": {"set": {"stage2.trainer.temperature": 1.0, "stage2.trainer.reward": {"preset": "published"}}},
+    },
+}  # fmt: skip
+
+
+def written(folder: Path, **changes) -> str:
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(GOOD | changes, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+def test_arms_are_the_base_recipe_with_changes(tmp_path):
+    comparison = load_comparison(written(tmp_path), ["evaluation.max_problems=7"])
+    base = load_recipe("demo", ["evaluation.max_problems=7"])
+    recipes = {name: arm.recipe for name, arm in comparison.arms.items()}
+    assert recipes["full"] == base.model_copy(update={"name": "mine-full"})
+    assert [stage.name for stage in recipes["sft"].stages] == ["stage1"]
+    assert recipes["sft"].stages[0].examples.masks.first_share == 1
+    assert recipes["hot"].stage("stage2").trainer.temperature == 1
+    assert recipes["hot"].stage("stage2").trainer.reward.preset == "published"
+    assert comparison.arms["hot"].with_seed(9).seed == 9
+
+
+def test_members_come_seed_by_seed_and_an_arm_after_the_one_of_its_budget(tmp_path):
+    comparison = load_comparison(written(tmp_path))
+    assert list(comparison.members((), ())) == [
+        ("full", 1), ("hot", 1), ("sft", 1), ("full", 2), ("hot", 2), ("sft", 2)
+    ]  # fmt: skip
+    assert list(comparison.members(["hot"], [2])) == [("hot", 2)]
+    with pytest.raises(UserError, match="no arm 'warm' in the comparison; it has: full, sft, hot"):
+        list(comparison.members(["warm"], ()))
+    with pytest.raises(UserError, match="no seed 3 in the comparison; it has: 1, 2"):
+        list(comparison.members((), [3]))
+
+
+def test_a_recipe_is_found_beside_the_comparison(tmp_path):
+    (tmp_path / "base.yaml").write_text("name: base\nseed: 3\n", encoding="utf-8")
+    arms = {"one": None, "two": {"set": {"seed": 4}}}
+    comparison = load_comparison(
+        written(tmp_path, recipe="base.yaml", arms=arms, baseline="one"), ()
+    )
+    assert comparison.arms["one"].recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"arms": {"full": None}}, "arms: Dictionary should have at least 2 items"),
+        ({"baseline": "none"}, "baseline: there is no arm 'none'; the arms are: full, sft, hot"),
+        ({"seeds": [1, 1]}, "seeds: a seed is listed twice"),
+        ({"seeds": []}, "seeds: "),
+        ({"recipe": "nowhere"}, "no file 'nowhere', and no shipped recipe of that name"),
+        ({"arms": GOOD["arms"] | {"odd": {"sets": {}}}}, "arms.odd.sets: unknown key"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"stage9.x": 1}}}}, "arms.odd.set: stage9.x: stage9: unknown key"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"stage2.trainer.bogus": 1}}}}, "arms.odd: stage2.trainer.bogus: unknown key"),
+        ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage7"]}}}, "the base recipe has no stage 'stage7'; its stages: stage1, stage2, stage3"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"evaluation.split": "validation"}}}}, "arms.odd: it changes `evaluation`"),
+        ({"arms": GOOD["arms"] | {"odd": {"budget_of": "full"}}}, "arms.odd.budget_of: its last stage is not SFT"),
+        ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "budget_of": "sft"}}}, "'sft' is not an arm with a budget of its own"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_by_their_key(tmp_path, changes, told):
+    with pytest.raises(UserError) as caught:
+        load_comparison(written(tmp_path, **changes))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_comparisons())
+def test_shipped_comparisons_load(name):
+    assert load_comparison(name).name == name
+
+
+def test_a_comparison_that_does_not_exist_names_the_shipped_ones():
+    with pytest.raises(UserError, match="no shipped comparison of that name .*curriculum"):
+        load_comparison("nowhere")

@@ -1,0 +1,130 @@
+"""Effects over seeds and problems: against closed forms, and how often noise is called an effect."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cotpipe.report.arms import contrasts, score_arm
+
+SEEDS, PROBLEMS = 5, 40
+
+
+def answers(correct: np.ndarray, tokens: np.ndarray | None = None, shared: bool = False):
+    """Answers of an arm: one row of `correct` per seed, one column per problem."""
+    num_seeds, num_problems = correct.shape
+    seed = np.repeat(np.arange(num_seeds), num_problems)
+    problem = np.tile(np.arange(num_problems), num_seeds)
+    return pd.DataFrame(
+        {
+            "seed": seed,
+            "problem_id": [f"p{p}" if shared else f"s{s}p{p}" for s, p in zip(seed, problem, strict=True)],
+            "correct": correct.ravel(),
+            "num_tokens": np.full(correct.size, 50) if tokens is None else tokens.ravel(),
+        }
+    )  # fmt: skip
+
+
+def drawn(rng, num_seeds=SEEDS, num_problems=PROBLEMS, level=0.5, between_seeds=0.0):
+    shift = rng.normal(0, between_seeds, (num_seeds, 1))
+    return rng.random((num_seeds, num_problems)) < level + shift
+
+
+def test_with_problems_of_its_own_for_each_seed_it_is_students_interval_over_seeds():
+    rng = np.random.default_rng(1)
+    correct = drawn(rng, between_seeds=0.2)
+    score = score_arm("a", answers(correct))
+    means = correct.mean(axis=1)
+    low, high = stats.t.interval(0.95, SEEDS - 1, loc=means.mean(), scale=stats.sem(means))
+    assert score.num_seeds == SEEDS
+    assert [score.accuracy.value, score.accuracy.low, score.accuracy.high] == pytest.approx(
+        [means.mean(), low, high]
+    )
+
+
+def test_problems_that_all_seeds_share_widen_the_interval():
+    rng = np.random.default_rng(2)
+    hard = rng.random((1, PROBLEMS)) < 0.5  # all seeds fail the same problems
+    correct = np.repeat(hard, SEEDS, axis=0)
+    alone, shared = (score_arm("a", answers(correct, shared=one)).accuracy for one in (False, True))
+    over_problems = stats.sem(hard[0]) * stats.t.ppf(0.975, SEEDS - 1)
+    assert shared.high - shared.value == pytest.approx(over_problems, rel=0.02)
+    assert shared.high - shared.low > alone.high - alone.low
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_arms_that_are_alike_are_rarely_told_apart(shared):
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(400):
+        arms = {
+            name: answers(drawn(rng, between_seeds=0.1), rng.poisson(50, (SEEDS, PROBLEMS)), shared)
+            for name in ("base", "other")
+        }
+        (contrast,) = contrasts("base", arms)
+        wrong += contrast.accuracy.beyond_noise or contrast.tokens.beyond_noise
+    assert wrong <= 30  # of 400; 20 are expected at most, 30 with a probability below 2 %
+
+
+def test_a_true_difference_of_the_size_that_is_called_detectable_is_mostly_found():
+    rng = np.random.default_rng(4)
+    found, sizes = 0, []
+    for _ in range(200):
+        base = drawn(rng, level=0.3)
+        better = base | (rng.random(base.shape) < 0.13)
+        (contrast,) = contrasts("base", {"base": answers(base), "better": answers(better)})
+        found += contrast.accuracy.low > 0
+        sizes.append(contrast.accuracy.detectable)
+    assert np.mean(sizes) < 0.7 * 0.13  # the true difference
+    assert found > 160
+
+
+def test_tokens_are_compared_as_a_share_of_the_baselines():
+    rng = np.random.default_rng(5)
+    correct = drawn(rng)
+    lengths = rng.integers(40, 60, correct.shape)
+    arms = {"base": answers(correct, lengths), "short": answers(correct, lengths * 0.75)}
+    (contrast,) = contrasts("base", arms)
+    assert contrast.tokens.value == pytest.approx(-0.25)
+    assert contrast.verdict == "saves 25 % tokens, beyond noise"
+    (back,) = contrasts("short", arms)
+    assert back.verdict == "writes 33 % more tokens, beyond noise"
+
+
+def test_verdicts_say_what_is_known():
+    rng = np.random.default_rng(6)
+    correct = drawn(rng)
+    worse = correct & (rng.random(correct.shape) < 0.5)
+    (contrast,) = contrasts("base", {"base": answers(correct), "worse": answers(worse)})
+    assert contrast.verdict.startswith("loses ")
+    assert contrast.verdict.endswith("points of accuracy, beyond noise")
+    (alike,) = contrasts("base", {"base": answers(correct), "same": answers(drawn(rng))})
+    assert alike.verdict.startswith("no difference shown; with so many seeds and problems, ")
+    one = {"base": answers(correct[:1]), "other": answers(worse[:1])}
+    (single,) = contrasts("base", one)
+    assert single.verdict.startswith("no verdict: one seed tells nothing about other seeds")
+
+
+def test_only_common_seeds_are_compared_and_other_problems_are_refused():
+    rng = np.random.default_rng(7)
+    correct = drawn(rng)
+    (contrast,) = contrasts("base", {"base": answers(correct), "other": answers(correct[:3])})
+    assert (contrast.num_seeds, contrast.num_answers) == (3, 3 * PROBLEMS)
+    assert contrasts("base", {"other": answers(correct)}) == []
+    with pytest.raises(AssertionError, match="different problems"):
+        contrasts("base", {"base": answers(correct), "other": answers(correct[:, :7])})
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 6), st.integers(1, 12), st.integers(0, 2**32 - 1), st.booleans())
+def test_the_interval_holds_the_value_and_the_two_directions_mirror(seeds, problems, seed, shared):
+    rng = np.random.default_rng(seed)
+    first, second = (answers(drawn(rng, seeds, problems), shared=shared) for _ in range(2))
+    (there,) = contrasts("a", {"a": first, "b": second})
+    (back,) = contrasts("b", {"a": first, "b": second})
+    assert there.accuracy.low <= there.accuracy.value <= there.accuracy.high
+    assert there.accuracy.value == pytest.approx(-back.accuracy.value)
+    assert there.accuracy.p_value == pytest.approx(back.accuracy.p_value)
+    assert 0 <= there.accuracy.p_value <= 1
