@@ -1,13 +1,15 @@
 """A comparison as a Prefect flow: every arm with every seed is a run of the curriculum of its own."""
 
+import logging
+import sys
+import time
 from collections.abc import Mapping
-from typing import Any
+from datetime import timedelta
 
-from prefect import State, flow
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
-from prefect.states import Completed, Failed
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Comparison, load_comparison
@@ -25,6 +27,7 @@ from cotpipe.runs.comparisons import (
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
 from flows.curriculum import Results, StepName, run_steps
+from flows.frames import free_frames
 from tasks.runs import recorded_run
 
 
@@ -45,7 +48,7 @@ def compare(
     arms: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
     comparison: Comparison | None = None,
-) -> "State[Any]":
+) -> None:
     """Run the arms of a comparison, seed by seed, and compare what their last checkpoints reach.
 
     Args:
@@ -55,9 +58,8 @@ def compare(
         seeds: Run only these seeds.
         comparison: The comparison itself; only for calls in Python and by the command.
 
-    Returns:
-        A state, with the arms and seeds that failed: one that fails ends neither the others nor
-        their comparison.
+    Raises:
+        RunError: Arms or seeds that failed, at the end: the others are run and compared all the same.
     """
     store = open_store(Settings())
     chosen = _chosen(comparison, start_from)
@@ -65,24 +67,27 @@ def compare(
     failed: dict[str, str] = {}
     done = {(one.arm, one.seed): one.run for one in members_of(store, chosen) if one.is_done}
     spent = {key: cost_of(store, run.references) for key, run in done.items() if run}
-    for name, seed in chosen.members(arms, seeds):
+    members = chosen.members(arms, seeds)
+    started = time.monotonic()
+    for place, (name, seed) in enumerate(members, start=1):
         run = done.get((name, seed))
         if run and is_current(store, run):
             continue
+        _tell(f"{name}/{seed}", f"run {place} of {len(members)}", time.monotonic() - started)
         try:
             results = _run_member(store, chosen, name, seed, spent)
             spent[name, seed] = _cost(store, results)
         except (RunError, UserError) as error:
             failed[f"{name}, seed {seed}"] = str(error)
             get_run_logger().error("%s, seed %d failed: %s", name, seed, error)
+            free_frames(error)
     compared = compare_arms(store, chosen)
     create_markdown_artifact(
         as_markdown(compared), key="comparison", description=f"Comparison {chosen.name}"
     )
     if failed:
         told = "; ".join(f"{name}: {why}" for name, why in failed.items())
-        return Failed(message=f"{len(failed)} failed: {told}", data=compared)
-    return Completed(data=compared)
+        raise RunError(f"{len(failed)} failed: {told}")
 
 
 def _chosen(comparison: Comparison | None, start_from: str | None) -> Comparison:
@@ -102,6 +107,7 @@ def arm(recipe: Recipe, until: StepName = "report") -> Results:
     """One arm with one seed: a run like any other."""
     store = open_store(Settings())
     with recorded_run(store, recipe) as log:
+        log.need([])  # it has a record from here on, also if it fails before its first step
         return run_steps(store, recipe, log, until)
 
 
@@ -125,6 +131,16 @@ def _run_member(
         trained = store.require(tried[last].reference)
         recipe = with_budget(chosen, seed, trained, _cost(store, tried), budget)
     return arm(recipe)
+
+
+def _tell(member: str, what: str, seconds: float) -> None:
+    """Write a line like those of the steps: to the run's log or, if that is hidden, to stderr."""
+    logger = get_run_logger()
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("%s: %s", member, what)
+    else:
+        sys.stderr.write(f"{member:<18} {timedelta(seconds=int(seconds))}  {what}\n")
+        sys.stderr.flush()
 
 
 def _cost(store: Store, results: Results) -> Cost:

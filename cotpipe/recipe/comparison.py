@@ -1,7 +1,7 @@
 """A comparison: arms, each a recipe with changes, over several seeds; read from YAML."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -100,7 +100,7 @@ class Comparison(_Model):
                 "how many tokens it takes"
             )
 
-    def members(self, arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
+    def members(self, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Every chosen arm with every chosen seed, seed by seed; an arm after that of its budget.
 
         Args:
@@ -117,8 +117,12 @@ class Comparison(_Model):
                         f"{self.name}: no {what} {one!r} in the comparison; it has: {listed}"
                     )
         ordered = sorted(self.arms, key=lambda name: self.arms[name].budget_of is not None)
-        for seed in seeds or self.seeds:
-            yield from ((name, seed) for name in ordered if not arms or name in arms)
+        return [
+            (name, seed)
+            for seed in seeds or self.seeds
+            for name in ordered
+            if not arms or name in arms
+        ]
 
 
 def load_comparison(name_or_path: str, overrides: Sequence[str] = ()) -> Comparison:

@@ -1,5 +1,6 @@
 """Comparisons in a store: what each began with, its runs by arm and seed, and what they reached."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,10 @@ def _read(store: Store, name: str) -> _Begun:
 
 
 def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    dumped = recipe.model_dump(mode="json")
-    del dumped["seed"]
-    return dumped
+    """What the recipe computes, as JSON; user functions and local files count by their content."""
+    identity: dict[str, Any] = json.loads(json.dumps(recipe.identity()))
+    del identity["seed"]
+    return identity
 
 
 def members_of(store: Store, comparison: Comparison) -> list[Member]:

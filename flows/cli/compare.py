@@ -1,6 +1,5 @@
 """The command that compares: the arms of a comparison, or two runs."""
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,15 +61,16 @@ def compare(
     from cotpipe.recipe.comparison import load_comparison
 
     comparison = load_comparison(what, set_ or [])
-    members = list(comparison.members(arm or (), seed or ()))  # refuses unknown ones
+    comparison.members(arm or (), seed or ())  # refuses unknown ones
     if dry_run:
         _show(comparison, opened)
         return
-    sys.stderr.write(f"comparison {comparison.name}: {len(members)} runs\n")
-    failed = on_a_server(partial(_run, comparison, tuple(arm or ()), tuple(seed or ())))
+    try:
+        on_a_server(partial(_run, comparison, tuple(arm or ()), tuple(seed or ())))
+    except RunError:
+        _show(comparison, opened)
+        raise
     _show(comparison, opened)
-    if failed:
-        raise RunError(failed)
 
 
 def _compare_runs(first: str, second: str, store: "Store") -> None:
@@ -81,12 +81,10 @@ def _compare_runs(first: str, second: str, store: "Store") -> None:
     show_difference(*found, store, Terminal())
 
 
-def _run(comparison: "Comparison", arms: tuple[str, ...], seeds: tuple[int, ...]) -> str:
-    """Run the comparison's flow; returns what failed, or nothing."""
+def _run(comparison: "Comparison", arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
     from flows.comparison import compare as flow
 
-    state = flow(comparison=comparison, arms=arms, seeds=seeds, return_state=True)
-    return "" if state.is_completed() else str(state.message)
+    flow(comparison=comparison, arms=arms, seeds=seeds)
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 
 import typer
@@ -21,6 +20,7 @@ from flows.cli.run import rerun, run
 from flows.cli.score import score
 from flows.cli.store import gc, runs, show, sql, verify
 from flows.cli.up import down, up
+from flows.frames import free_frames
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run, rerun, compare, doctor),
@@ -75,19 +75,8 @@ def main() -> None:
         if _debug():
             raise
         sys.stderr.write(f"cotpipe: {visible(str(error))}\n")
-        _free_frames(error)
+        free_frames(error)
         sys.exit(2 if isinstance(error, UserError) else 1)
-
-
-def _free_frames(error: BaseException | None) -> None:
-    """Clear the frames of an error.
-
-    Prefect keeps a reference to it, and DuckDB reports every object that is still alive at exit.
-    """
-    while error:
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _debug() -> bool:

@@ -1,6 +1,7 @@
 """Comparison files: arms become recipes, and mistakes are told by their key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from cotpipe.errors import UserError
 from cotpipe.recipe.comparison import load_comparison, shipped_comparisons
 from cotpipe.recipe.files import load_recipe
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "name": "mine",
     "recipe": "demo",
     "seeds": [1, 2],
@@ -42,14 +43,14 @@ def test_arms_are_the_base_recipe_with_changes(tmp_path):
 
 def test_members_come_seed_by_seed_and_an_arm_after_the_one_of_its_budget(tmp_path):
     comparison = load_comparison(written(tmp_path))
-    assert list(comparison.members((), ())) == [
+    assert comparison.members((), ()) == [
         ("full", 1), ("hot", 1), ("sft", 1), ("full", 2), ("hot", 2), ("sft", 2)
     ]  # fmt: skip
-    assert list(comparison.members(["hot"], [2])) == [("hot", 2)]
+    assert comparison.members(["hot"], [2]) == [("hot", 2)]
     with pytest.raises(UserError, match="no arm 'warm' in the comparison; it has: full, sft, hot"):
-        list(comparison.members(["warm"], ()))
+        comparison.members(["warm"], ())
     with pytest.raises(UserError, match="no seed 3 in the comparison; it has: 1, 2"):
-        list(comparison.members((), [3]))
+        comparison.members((), [3])
 
 
 def test_a_recipe_is_found_beside_the_comparison(tmp_path):

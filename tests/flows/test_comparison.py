@@ -1,0 +1,141 @@
+"""A comparison from the command to its verdict: failing arms, budgets, resumption, arms that changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cotpipe.recipe.comparison import load_comparison
+from cotpipe.runs.comparisons import compare_arms, cost_of, members_of
+from cotpipe.runs.log import read_runs
+from cotpipe.settings import Settings
+from cotpipe.store.artifacts import open_store
+from tests.helpers.flow_runs import TINY, assert_one_line_error, cotpipe, cotpipe_process
+
+ONE_STAGE = {"stages": ["stage1"]}
+ARMS: dict[str, Any] = {
+    "short": ONE_STAGE,
+    "long": ONE_STAGE | {"set": {"stage1.examples.num_epochs": 3}},
+    "as-long": ONE_STAGE | {"set": {"stage1.examples.masks.first_share": 1}, "budget_of": "long"},
+    "broken": ONE_STAGE | {"set": {"student.model": "/nowhere/at/all"}},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("comparison")
+
+
+@pytest.fixture(scope="module")
+def compare(place, tiny_student, prefect):
+    """Run `cotpipe compare` on the comparison with changes."""
+
+    def run(*options: str, process: bool = False, **changes):
+        comparison = {
+            "name": "tiny", "recipe": TINY, "seeds": [1, 2], "baseline": "short", "arms": ARMS
+        } | changes  # fmt: skip
+        file = place / "tiny-arms.yaml"
+        file.write_text(yaml.safe_dump(comparison, sort_keys=False), encoding="utf-8")
+        call = cotpipe_process if process else cotpipe
+        model = f"student.model={tiny_student}"
+        return call(
+            "compare", str(file), "--set", model, "--store", str(place / "store"), *options,
+            PREFECT_API_URL=prefect, COLUMNS="240",
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(compare):
+    """The first seed of all arms, one of which fails."""
+    return compare("--seed", "1", process=True)
+
+
+@pytest.fixture
+def store(place):
+    return open_store(Settings(store=str(place / "store")))
+
+
+def test_an_arm_that_fails_is_shown_and_ends_no_other(first):
+    assert_one_line_error(first, 1, "1 failed: broken, seed 1: ", "/nowhere/at/all")
+    assert "short (baseline)" in first.stdout
+    assert (
+        "long against short: no verdict: one seed tells nothing about other seeds" in first.stdout
+    )
+    assert "broken, seed 1: failed (" in first.stdout
+    assert "long, seed 2: has not been run" in first.stdout
+
+
+def test_a_budget_is_filled_with_epochs_and_every_arm_shows_what_it_cost(first, store, place):
+    comparison = load_comparison(str(place / "tiny-arms.yaml"))
+    runs = {(one.arm, one.seed): one.run for one in members_of(store, comparison) if one.run}
+    costs = {arm: cost_of(store, runs[arm, 1].references) for arm in ("short", "long", "as-long")}
+    assert costs["long"].trained_tokens > 2.5 * costs["short"].trained_tokens > 0
+    epochs = runs["as-long", 1].recipe["stages"][0]["examples"]["num_epochs"]
+    assert epochs > 1
+    per_epoch = costs["as-long"].tokens / epochs
+    assert abs(costs["as-long"].tokens - costs["long"].tokens) <= per_epoch / 2
+    assert f"{costs['long'].trained_tokens:,}" in first.stdout
+    evaluated = compare_arms(store, comparison).scores
+    assert set(evaluated) == {"short", "long", "as-long"}
+
+
+def test_another_seed_and_an_arm_less_cost_only_their_own_steps(first, compare, store):
+    arms = {name: ARMS[name] for name in ("short", "long")}
+    before = len(read_runs(store.storage))
+    done = compare(arms=arms)
+    assert done.returncode == 0, done.stderr
+    assert len(read_runs(store.storage)) == before + 2  # seed 2 of both; seed 1 is there
+    assert "no difference shown" in done.stdout or "beyond noise" in done.stdout
+    again = compare(arms=arms)
+    assert again.stdout == done.stdout
+    assert len(read_runs(store.storage)) == before + 2
+
+
+def test_arms_that_changed_since_their_first_seed_are_refused(first, compare):
+    arms = ARMS | {"long": ONE_STAGE | {"set": {"stage1.examples.num_epochs": 4}}}
+    refused = compare(arms=arms)
+    assert_one_line_error(
+        refused, 2, "the arm 'long' is not the one that it began with", "num_epochs"
+    )
+    base = compare("--set", "stage1.trainer.learning_rate=1e-3")
+    assert_one_line_error(base, 2, "is not the one that it began with", "learning_rate")
+
+
+def test_arms_that_are_judged_on_different_problems_get_no_verdict(compare):
+    splits = {"stage1": 0.4, "stage2": 0.2, "mining": 0.1, "validation": 0.04, "test": 0.26}
+    arms = {"short": ONE_STAGE, "other": ONE_STAGE | {"set": {"problems.splits": splits}}}
+    refused = compare("--seed", "1", name="different", arms=arms)
+    assert_one_line_error(refused, 2, "'short' and 'other' were evaluated on different problems")
+
+
+def test_a_dry_run_computes_nothing_and_unknown_names_are_refused(first, compare, store):
+    before = len(read_runs(store.storage))
+    shown = compare("--dry-run")
+    assert shown.returncode == 0
+    assert "short (baseline)" in shown.stdout
+    assert len(read_runs(store.storage)) == before
+    assert_one_line_error(compare("--arm", "none"), 2, "no arm 'none' in the comparison")
+    assert_one_line_error(compare("--seed", "7"), 2, "no seed 7 in the comparison; it has: 1, 2")
+
+
+def test_two_runs_are_compared_problem_by_problem(first, store, place):
+    runs = {run.recipe["name"]: run.run_id for run in read_runs(store.storage) if not run.error}
+    pair = runs["tiny-short"], runs["tiny-long"]
+    shown = cotpipe("compare", *pair, "--store", str(place / "store"), COLUMNS="240")
+    assert shown.returncode == 0, shown.stderr
+    assert "stages" in shown.stdout
+    assert f"stage 1 of {pair[1]} " in shown.stdout
+    mixed = cotpipe("compare", *pair, "--dry-run", "--store", str(place / "store"))
+    assert_one_line_error(mixed, 2, "leave out the options of a comparison")
+
+
+def test_the_stored_definition_is_checked(first, compare, place):
+    file = place / "store" / "comparisons" / "tiny.json"
+    kept = file.read_text(encoding="utf-8")
+    file.write_text(json.dumps({"arms": 3}), encoding="utf-8")
+    assert_one_line_error(compare(), 2, "is not what cotpipe wrote there")
+    file.write_text(kept, encoding="utf-8")
