@@ -15,7 +15,7 @@ from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Comparison, load_comparison
 from cotpipe.recipe.files import recipe_in
 from cotpipe.recipe.model import Recipe
-from cotpipe.report.compared import Cost, as_markdown
+from cotpipe.report.compared import Spent, as_markdown
 from cotpipe.runs.comparisons import (
     begin,
     compare_arms,
@@ -23,6 +23,7 @@ from cotpipe.runs.comparisons import (
     is_current,
     members_of,
     with_budget,
+    write_page,
 )
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
@@ -82,6 +83,7 @@ def compare(
             get_run_logger().error("%s, seed %d failed: %s", name, seed, error)
             free_frames(error)
     compared = compare_arms(store, chosen)
+    write_page(store, compared)
     create_markdown_artifact(
         as_markdown(compared), key="comparison", description=f"Comparison {chosen.name}"
     )
@@ -116,7 +118,7 @@ def _run_member(
     comparison: Comparison,
     name: str,
     seed: int,
-    spent: Mapping[tuple[str, int], Cost],
+    spent: Mapping[tuple[str, int], Spent],
 ) -> Results:
     """Run an arm with a seed."""
     chosen = comparison.arms[name]
@@ -143,5 +145,5 @@ def _tell(member: str, what: str, seconds: float) -> None:
         sys.stderr.flush()
 
 
-def _cost(store: Store, results: Results) -> Cost:
+def _cost(store: Store, results: Results) -> Spent:
     return cost_of(store, {kind: result.reference for kind, result in results.items()})

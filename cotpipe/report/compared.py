@@ -13,7 +13,7 @@ HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Cost:
+class Spent:
     """What the steps of a run cost when they were made, whether they were reused or not."""
 
     trained_tokens: int
@@ -24,6 +24,15 @@ class Cost:
     def tokens(self) -> int:
         """Tokens trained on and tokens sampled, together."""
         return self.trained_tokens + self.sampled_tokens
+
+
+@dataclass(frozen=True)
+class CheckpointScore:
+    """What one checkpoint of an arm reaches, over all the arm's seeds."""
+
+    arm: str
+    checkpoint: str
+    score: ArmScore
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,9 @@ class Compared:
 
     name: str
     baseline: str
-    scores: dict[str, ArmScore]  # of the arms with a completed run
-    costs: dict[str, Cost]  # mean over the seeds, of the same arms
+    scores: dict[str, ArmScore]  # of the last checkpoints of the arms with a completed run
+    checkpoints: list[CheckpointScore]  # of all their checkpoints but the student itself
+    costs: dict[str, Spent]  # mean over the seeds, of the same arms
     contrasts: list[Contrast]  # of the arms that share a seed with the baseline
     unfinished: list[Unfinished]
 

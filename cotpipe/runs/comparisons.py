@@ -1,8 +1,10 @@
 """Comparisons in a store: what each began with, its runs by arm and seed, and what they reached."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,7 +14,8 @@ from cotpipe.recipe.comparison import Arm, Comparison
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.trainers import Sft
 from cotpipe.report.arms import contrasts, score_arm
-from cotpipe.report.compared import Compared, Cost, Unfinished
+from cotpipe.report.compared import CheckpointScore, Compared, Spent, Unfinished
+from cotpipe.report.comparison_page import write_comparison_page
 from cotpipe.report.summary import read_evaluations
 from cotpipe.runs.log import Run, read_runs, recipe_of
 from cotpipe.steps.plan import flatten, name_artifacts
@@ -126,27 +129,40 @@ def compare_arms(store: Store, comparison: Comparison) -> Compared:
     import pandas as pd
 
     members = members_of(store, comparison)
-    answers: dict[str, list[pd.DataFrame]] = {}
-    costs: dict[str, list[Cost]] = {}
+    answers: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    last: dict[str, tuple[str, str]] = {}  # arm and checkpoint, by arm
+    costs: dict[str, list[Spent]] = {}
     for member in members:
         if member.run is None or not member.is_done:
             continue
-        reference = member.run.references[f"evaluation-{member.run.checkpoints[-1]}"]
-        record = store.require(reference)
-        path = store.path(record, "evaluations.parquet")
-        rows = read_evaluations({member.arm: path})[member.arm].assign(seed=member.seed)
-        answers.setdefault(member.arm, []).append(rows)
+        for checkpoint, rows in _evaluations(store, member.run).items():
+            last[member.arm] = member.arm, checkpoint
+            answers.setdefault(last[member.arm], []).append(rows.assign(seed=member.seed))
         costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
-    _require_same_problems(comparison, answers)
-    joined = {arm: pd.concat(rows, ignore_index=True) for arm, rows in answers.items()}
+    _require_same_problems(comparison, {arm: answers[key] for arm, key in last.items()})
+    together = {key: pd.concat(rows, ignore_index=True) for key, rows in answers.items()}
+    joined = {arm: together[key] for arm, key in last.items()}
     return Compared(
         comparison.name,
         comparison.baseline,
         {arm: score_arm(arm, rows) for arm, rows in joined.items()},
+        [
+            CheckpointScore(arm, checkpoint, score_arm(arm, rows))
+            for (arm, checkpoint), rows in together.items()
+        ],
         {arm: _mean(found) for arm, found in costs.items()},
         contrasts(comparison.baseline, joined),
         [Unfinished(one.arm, one.seed, one.why) for one in members if not one.is_done],
     )
+
+
+def _evaluations(store: Store, run: Run) -> "dict[str, pd.DataFrame]":
+    """The answers of a run's checkpoints, but for the student that it began with."""
+    files = {}
+    for checkpoint in run.checkpoints[1:]:
+        record = store.require(run.references[f"evaluation-{checkpoint}"])
+        files[checkpoint] = store.path(record, "evaluations.parquet")
+    return read_evaluations(files)
 
 
 def _require_same_problems(
@@ -166,26 +182,39 @@ def _require_same_problems(
                 )
 
 
-def cost_of(store: Store, references: Mapping[str, Reference]) -> Cost:
+def write_page(store: Store, compared: Compared) -> None:
+    """Write the page of a comparison into the store, in place of the one before."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "page.html")
+        write_comparison_page(page, compared)
+        store.storage.replace(page_of(compared.name), page.read_bytes())
+
+
+def page_of(comparison: str) -> str:
+    """The name of a comparison's page in the storage of its store."""
+    return f"{FOLDER}/{comparison}.html"
+
+
+def cost_of(store: Store, references: Mapping[str, Reference]) -> Spent:
     """What the artifacts of a run cost; those that all arms share are counted in each."""
     records = [record for one in references.values() if (record := store.record(one))]
-    return Cost(
+    return Spent(
         sum(record.counts.get("trained_tokens", 0) for record in records),
         sum(record.counts.get("sampled_tokens", 0) for record in records),
         sum(record.seconds for record in records),
     )
 
 
-def _mean(costs: list[Cost]) -> Cost:
+def _mean(costs: list[Spent]) -> Spent:
     count = len(costs)
-    return Cost(
+    return Spent(
         round(sum(cost.trained_tokens for cost in costs) / count),
         round(sum(cost.sampled_tokens for cost in costs) / count),
         sum(cost.seconds for cost in costs) / count,
     )
 
 
-def with_budget(arm: Arm, seed: int, trained: Record, spent: Cost, budget: Cost) -> Recipe:
+def with_budget(arm: Arm, seed: int, trained: Record, spent: Spent, budget: Spent) -> Recipe:
     """The recipe of an arm whose last stage takes so many epochs that its tokens fill a budget.
 
     Args:

@@ -1,6 +1,9 @@
 """The command that compares: the arms of a comparison, or two runs."""
 
+import tempfile
+import webbrowser
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +42,7 @@ def compare(
     ] = None,
     set_: SetOption = None,
     store: StoreOption = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run nothing; show what there is and what is missing.")
     ] = False,
@@ -52,7 +56,7 @@ def compare(
     """
     opened = open_store(Settings())
     if other is not None:
-        if arm or seed or set_ or dry_run:
+        if arm or seed or set_ or dry_run or open_:
             raise UserError(
                 "compare: two runs are there already: leave out the options of a comparison"
             )
@@ -71,6 +75,8 @@ def compare(
         _show(comparison, opened)
         raise
     _show(comparison, opened)
+    if open_:
+        _open(comparison.name, opened)
 
 
 def _compare_runs(first: str, second: str, store: "Store") -> None:
@@ -88,7 +94,22 @@ def _run(comparison: "Comparison", arms: tuple[str, ...], seeds: tuple[int, ...]
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:
-    from cotpipe.runs.comparisons import compare_arms
+    from cotpipe.runs.comparisons import compare_arms, page_of
     from flows.cli.results import show_compared
 
-    show_compared(compare_arms(store, comparison), Terminal())
+    compared, page = compare_arms(store, comparison), page_of(comparison.name)
+    show_compared(compared, Terminal())
+    if compared.scores and store.storage.read(page):
+        Terminal().print(f"page: {store.storage.location(page)}", soft_wrap=True)
+
+
+def _open(name: str, store: "Store") -> None:
+    """Open the page of a comparison in the browser; of a remote store, a copy of it."""
+    from cotpipe.runs.comparisons import page_of
+
+    page = store.storage.local_path(page_of(name))
+    if page is None:
+        page = Path(tempfile.mkdtemp(prefix="cotpipe-"), f"{name}.html")
+        page.write_bytes(store.storage.read(page_of(name)) or b"")
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise RunError("no browser could be started; open the page yourself")
