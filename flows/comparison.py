@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -33,9 +34,7 @@ from tasks.runs import recorded_run
 
 
 def _name() -> str:
-    parameters = flow_run.get_parameters()
-    comparison = parameters.get("comparison")
-    return str(comparison.name if comparison else parameters["start_from"])
+    return Path(flow_run.get_parameters()["comparison"]).stem
 
 
 def _arm_name() -> str:
@@ -45,25 +44,25 @@ def _arm_name() -> str:
 
 @flow(name="compare", flow_run_name=_name, validate_parameters=True)
 def compare(
-    start_from: str | None = None,
+    comparison: str = "curriculum",
     arms: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
-    comparison: Comparison | None = None,
+    changes: tuple[str, ...] = (),
 ) -> None:
     """Run the arms of a comparison, seed by seed, and compare what their last checkpoints reach.
 
     Args:
-        start_from: A shipped comparison (curriculum, rewards), or a file in the worker's folder of
-            recipes (COTPIPE_RECIPES).
+        comparison: A shipped comparison (curriculum, rewards), or a file in the worker's folder of
+            recipes (COTPIPE_RECIPES); for the command, any file.
         arms: Run only these arms; the result has all that are there.
         seeds: Run only these seeds.
-        comparison: The comparison itself; only for calls in Python and by the command.
+        changes: Changes of the base recipe, as `--set` takes them; only for the command.
 
     Raises:
         RunError: Arms or seeds that failed, at the end: the others are run and compared all the same.
     """
     store = open_store(Settings())
-    chosen = _chosen(comparison, start_from)
+    chosen = _chosen(comparison, changes)
     begin(store, chosen)
     failed: dict[str, str] = {}
     done = {(one.arm, one.seed): one.run for one in members_of(store, chosen) if one.is_done}
@@ -92,14 +91,20 @@ def compare(
         raise RunError(f"{len(failed)} failed: {told}")
 
 
-def _chosen(comparison: Comparison | None, start_from: str | None) -> Comparison:
-    if comparison and not deployment.id:
-        return comparison
+def _chosen(name: str, changes: Sequence[str]) -> Comparison:
+    """The comparison; whoever starts one from a form chooses no file, and changes nothing in it."""
+    if not deployment.id:
+        return load_comparison(name, changes)
+    if changes:
+        raise UserError(
+            "changes: not accepted in a form; put a comparison that has them into the worker's folder of "
+            "recipes (COTPIPE_RECIPES), and name it in comparison"
+        )
     folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
-    if start_from and (file := recipe_in(folders, start_from)):
+    if file := recipe_in(folders, name):
         return load_comparison(str(file))
     raise UserError(
-        f"start_from: {start_from!r} is neither a shipped comparison nor a file in the folder of recipes "
+        f"comparison: {name!r} is neither a shipped comparison nor a file in the folder of recipes "
         f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
     )
 

@@ -2,6 +2,7 @@
 
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +71,7 @@ def compare(
         _show(comparison, opened)
         return
     try:
-        on_a_server(partial(_run, comparison, tuple(arm or ()), tuple(seed or ())))
+        on_a_server(partial(_run, what, arm or (), seed or (), set_ or ()))
     except RunError:
         _show(comparison, opened)
         raise
@@ -87,10 +88,12 @@ def _compare_runs(first: str, second: str, store: "Store") -> None:
     show_difference(*found, store, Terminal())
 
 
-def _run(comparison: "Comparison", arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+def _run(
+    comparison: str, arms: Sequence[str], seeds: Sequence[int], changes: Sequence[str]
+) -> None:
     from flows.comparison import compare as flow
 
-    flow(comparison=comparison, arms=arms, seeds=seeds)
+    flow(comparison, tuple(arms), tuple(seeds), tuple(changes))
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:

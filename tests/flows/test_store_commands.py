@@ -1,4 +1,4 @@
-"""The commands that look into a store and look after it: sql, runs, show, diff, plans, verify, gc."""
+"""The commands that look into a store and look after it: sql, runs, show, compare, plans, verify, gc."""
 
 import io
 import json
@@ -100,7 +100,7 @@ def test_an_empty_store_has_empty_tables(tmp_path):
     assert "no runs yet" in run("runs", "--store", str(tmp_path / "none"))
 
 
-def test_runs_show_and_diff(stores):
+def test_runs_show_and_compare(stores):
     runs = select(stores, "select run_id, outcome, seconds from runs order by started_at")
     assert [row["outcome"] for row in runs] == ["completed"] * len(runs)
     listed = run("runs", "--store", stores)
@@ -109,7 +109,7 @@ def test_runs_show_and_diff(stores):
     assert runs[-1]["run_id"] in shown
     assert "evaluation-stage3" in shown
     assert "stage 3" in shown
-    different = run("diff", runs[0]["run_id"], "last", "--store", stores)
+    different = run("compare", runs[0]["run_id"], "last", "--store", stores)
     assert "evaluation.max_problems" in different
     assert "stage1.trainer.learning_rate" not in different
     assert_one_line_error(

@@ -83,7 +83,7 @@ def complaint(arguments: list[str], complete: bool = True) -> str | None:
         ("cotpipe run --recipe", "requires an argument"),
         ("cotpipe --quick run", "--quick"),
         ("cotpipe verify everything", "unexpected argument everything"),
-        ("cotpipe diff last", "missing"),
+        ("cotpipe compare", "missing"),
     ],
 )
 def test_the_parser_tells_right_from_wrong(line, expected):

@@ -33,7 +33,7 @@ LONG = stages_with("stage1", "examples", num_epochs=60)
 def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     first = stack.client.post("/deployments/filter", json={}).json()
     assert {one["name"] for one in first} == {
-        "curriculum", "nightly", "prepare", "stage1", "stage2", "mine", "stage3", "evaluate"
+        "curriculum", "nightly", "compare", "prepare", "stage1", "stage2", "mine", "stage3", "evaluate"
     }  # fmt: skip
     assert stack.address in stack.up()
     again = stack.client.post("/deployments/filter", json={}).json()
