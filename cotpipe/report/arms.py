@@ -27,7 +27,7 @@ class Effect:
     low: float  # 95 % interval
     high: float
     p_value: float  # of no difference
-    detectable: float  # the smallest true difference that would be found in 4 of 5 comparisons
+    detectable: float  # the smallest true difference that 4 of 5 such comparisons would find
 
     @property
     def beyond_noise(self) -> bool:
@@ -75,9 +75,9 @@ class Contrast:
         if found:
             return f"{' and '.join(found)}, beyond noise"
         return (
-            "no difference shown; with so many seeds and problems, "
-            f"{100 * self.accuracy.detectable:.1f} points or {100 * self.tokens.detectable:.0f} % "
-            "of the tokens would probably have been"
+            f"no difference shown; in {self.num_answers:,} answers over {self.num_seeds} seeds, one of "
+            f"{100 * self.accuracy.detectable:.1f} points or {100 * self.tokens.detectable:.0f} % of "
+            "the tokens would probably have been found"
         )
 
 
@@ -89,9 +89,9 @@ def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
         answers: One row per seed and problem, with `seed`, `problem_id`, `correct`, `num_tokens`.
     """
     estimates = []
-    for column in ("correct", "num_tokens"):
+    for column, highest in (("correct", 1.0), ("num_tokens", math.inf)):
         effect = _effect(answers[column].to_numpy(dtype=float), answers)
-        estimates.append(Estimate(effect.value, effect.low, effect.high))
+        estimates.append(Estimate(effect.value, max(effect.low, 0.0), min(effect.high, highest)))
     return ArmScore(arm, answers["seed"].nunique(), *estimates)
 
 
@@ -106,11 +106,10 @@ def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contras
     """
     if baseline not in arms:
         return []
-    found = [
-        contrast
-        for arm in arms
-        if arm != baseline and (contrast := _contrast(arm, baseline, arms[arm], arms[baseline]))
-    ]
+    seeds = {arm: set(answers["seed"]) for arm, answers in arms.items()}
+    others = [arm for arm in arms if arm != baseline and seeds[arm] & seeds[baseline]]
+    num_tests = 2 * len(others)
+    found = [_contrast(arm, baseline, arms[arm], arms[baseline], num_tests) for arm in others]
     corrected = holm(
         [one.accuracy.p_value for one in found] + [one.tokens.p_value for one in found]
     )
@@ -125,13 +124,11 @@ def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contras
 
 
 def _contrast(
-    arm: str, baseline: str, answers: "pd.DataFrame", others: "pd.DataFrame"
-) -> Contrast | None:
-    """The arm against the baseline; None without a common seed."""
+    arm: str, baseline: str, answers: "pd.DataFrame", others: "pd.DataFrame", num_tests: int
+) -> Contrast:
+    """The arm against the baseline, on their common seeds; `num_tests` is for `_effect`."""
     keys = ["seed", "problem_id"]
     common = set(answers["seed"]) & set(others["seed"])
-    if not common:
-        return None
     mine, theirs = (
         frame[frame["seed"].isin(common)].sort_values(keys, ignore_index=True)
         for frame in (answers, others)
@@ -144,12 +141,11 @@ def _contrast(
     ratio = lengths.mean() / baseline_lengths.mean()
     # The ratio of two means, linearised (delta method): its deviation is that of this mean.
     relative = (lengths - ratio * baseline_lengths) / baseline_lengths.mean() + ratio - 1
-    return Contrast(
-        arm, baseline, len(common), len(mine), _effect(correct, mine), _effect(relative, mine)
-    )
+    effects = (_effect(values, mine, num_tests) for values in (correct, relative))
+    return Contrast(arm, baseline, len(common), len(mine), *effects)
 
 
-def _effect(values: "Floats", rows: "pd.DataFrame") -> Effect:
+def _effect(values: "Floats", rows: "pd.DataFrame", num_tests: int = 1) -> Effect:
     """The mean of values, each of a seed and a problem, with an interval that allows for both.
 
     Answers of one seed share its training, answers to one problem its difficulty. The variance is
@@ -163,6 +159,7 @@ def _effect(values: "Floats", rows: "pd.DataFrame") -> Effect:
     Args:
         values: One value per row.
         rows: The seed and problem of each.
+        num_tests: For how many tests p-values will be corrected: `detectable` allows for it.
     """
     from scipy import stats
 
@@ -186,7 +183,8 @@ def _effect(values: "Floats", rows: "pd.DataFrame") -> Effect:
         value - quantile * error,
         value + quantile * error,
         float(2 * stats.t.sf(abs(value) / error, freedom)),
-        (quantile + float(stats.t.ppf(_POWER, freedom))) * error,
+        float(stats.t.isf((1 - CONFIDENCE) / 2 / num_tests, freedom) + stats.t.ppf(_POWER, freedom))
+        * error,
     )
 
 

@@ -37,11 +37,11 @@ class CheckpointScore:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An arm with a seed that has no result, and why."""
+    """An arm with a seed that has no result."""
 
     arm: str
     seed: int
-    why: str  # one line
+    why: str  # one line; empty if it has not been run
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,20 @@ def rows_of(compared: Compared) -> list[tuple[str, ...]]:
 
 
 def verdicts(compared: Compared) -> list[str]:
-    """One sentence for each arm that was compared, and one for each that has no result."""
-    told = [f"{one.arm} against {one.baseline}: {one.verdict}" for one in compared.contrasts]
-    told += [f"{one.arm}, seed {one.seed}: {one.why}" for one in compared.unfinished]
+    """One sentence for each arm that was compared."""
     if compared.baseline not in compared.scores:
-        told.append(f"{compared.baseline}, the baseline, has no completed run: nothing is compared")
+        return [f"{compared.baseline}, the baseline, has no completed run: nothing is compared"]
+    return [f"{one.arm} against {one.baseline}: {one.verdict}" for one in compared.contrasts]
+
+
+def without_result(compared: Compared) -> list[str]:
+    """What has failed or was not run: one sentence for each run that did not complete."""
+    told = [f"{one.arm}, seed {one.seed}: {one.why}" for one in compared.unfinished if one.why]
+    missing: dict[str, list[str]] = {}
+    for one in compared.unfinished:
+        if not one.why:
+            missing.setdefault(one.arm, []).append(str(one.seed))
+    told += [f"{arm}: not run yet with seed {', '.join(seeds)}" for arm, seeds in missing.items()]
     return told
 
 
@@ -101,7 +110,7 @@ def method(compared: Compared) -> str:
 def as_markdown(compared: Compared) -> str:
     """The result as a section of Markdown."""
     lines = [f"# Comparison {escape(compared.name)}", "", *_markdown_table(rows_of(compared)), ""]
-    lines += [f"- {escape(sentence)}" for sentence in verdicts(compared)]
+    lines += [f"- {escape(one)}" for one in (*verdicts(compared), *without_result(compared))]
     return "\n".join([*lines, "", method(compared), ""])
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 from cotpipe.recipe.stages import title_of
 from cotpipe.report.arms import ArmScore
 from cotpipe.report.charts import Point, accuracy_by_tokens
-from cotpipe.report.compared import HEADINGS, Compared, method, rows_of, verdicts
+from cotpipe.report.compared import (
+    HEADINGS,
+    Compared,
+    method,
+    rows_of,
+    verdicts,
+    without_result,
+)
 from cotpipe.report.drawing import svg
 from cotpipe.report.page import write_page
 from cotpipe.report.summary import number, percent
@@ -22,6 +29,7 @@ def write_comparison_page(path: Path, compared: Compared) -> None:
         sections=_SECTIONS,
         name=compared.name,
         verdicts=verdicts(compared),
+        without_result=without_result(compared),
         method=method(compared),
         arms=_chart([(arm, score) for arm, score in compared.scores.items()]),
         arms_table=Table(f"The last checkpoint of every arm; {method(compared)}", HEADINGS, rows_of(compared)),

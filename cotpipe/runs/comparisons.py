@@ -58,9 +58,9 @@ class Member:
 
     @property
     def why(self) -> str:
-        """Why it has no result."""
+        """Why it has no result; empty if it has not been run."""
         if self.run is None:
-            return "has not been run"
+            return ""
         return f"{self.state} ({self.run.run_id}{': ' + self.run.error if self.run.error else ''})"
 
 

@@ -8,7 +8,14 @@ from rich.tree import Tree
 
 from cotpipe.errors import RunError
 from cotpipe.recipe.stages import title_of
-from cotpipe.report.compared import HEADINGS, Compared, method, rows_of, verdicts
+from cotpipe.report.compared import (
+    HEADINGS,
+    Compared,
+    method,
+    rows_of,
+    verdicts,
+    without_result,
+)
 from cotpipe.report.summary import (
     Summary,
     compare,
@@ -177,7 +184,7 @@ def show_compared(compared: Compared, console: Terminal) -> None:
         table.add_row(*row)
     if compared.scores:
         console.print(table)
-    for sentence in verdicts(compared):
+    for sentence in (*verdicts(compared), *without_result(compared)):
         console.print(sentence)
     if compared.contrasts:
         console.print(method(compared), style="dim")

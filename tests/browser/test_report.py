@@ -1,4 +1,4 @@
-"""The page of a run in a browser: on a desk and on a phone, in the dark, with hostile texts, on paper."""
+"""The pages of a run and of a comparison in a browser: on a desk and on a phone, in the dark, with hostile texts, on paper."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from cotpipe.report.comparison_page import write_comparison_page
 from cotpipe.report.run_page import RunResults, write_run_page
 from cotpipe.report.training_curves import Training
+from tests.helpers.comparisons import made_up
 from tests.helpers.results import run_results
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \x1b[2J \u202e ]]> &amp;"
@@ -24,10 +26,12 @@ def opened(browser: Browser, tmp_path) -> Iterator[Opened]:
     asked: list[str] = []
     pages: list[Page] = []
 
-    def open_page(size=DESK, scheme="light", change=lambda run: run, **results) -> Page:
+    def write_run(file, change=lambda run: run, **results) -> None:
+        write_run_page(file, change(run_results(tmp_path, **({"num_problems": 30} | results))))
+
+    def open_page(size=DESK, scheme="light", write=write_run, **content) -> Page:
         file = tmp_path / "report.html"
-        run = run_results(tmp_path, **({"num_problems": 30} | results))
-        write_run_page(file, change(run))
+        write(file, **content)
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -64,6 +68,19 @@ def test_the_page_shows_the_run_and_nothing_is_wider_than_the_screen(opened, siz
     text = page.locator(".chart svg text").first
     assert text.evaluate("text => text.getBoundingClientRect().height") > 8
     keep(page, f"report-{size[0]}")
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_the_page_of_a_comparison_shows_it_and_nothing_is_wider_than_the_screen(opened, size, keep):
+    page = opened(size, write=write_comparison_page, compared=made_up(why=HOSTILE))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Comparison made-up")
+    expect(page.locator(".verdict")).to_contain_text("plain against full: loses ")
+    expect(page.get_by_role("img", name=re.compile("of every arm"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^plain")).first).to_be_visible()
+    widths = "[document.documentElement.scrollWidth, window.innerWidth]"
+    assert page.evaluate(widths) == [size[0], size[0]]
+    assert page.evaluate("window.hacked") is None
+    keep(page, f"comparison-{size[0]}")
 
 
 def test_the_table_of_results_stays_a_table_on_a_phone(opened):

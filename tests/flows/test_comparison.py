@@ -66,7 +66,7 @@ def test_an_arm_that_fails_is_shown_and_ends_no_other(first):
         "long against short: no verdict: one seed tells nothing about other seeds" in first.stdout
     )
     assert "broken, seed 1: failed (" in first.stdout
-    assert "long, seed 2: has not been run" in first.stdout
+    assert "long: not run yet with seed 2" in first.stdout
 
 
 def test_a_budget_is_filled_with_epochs_and_every_arm_shows_what_it_cost(first, store, place):

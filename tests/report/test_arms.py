@@ -73,11 +73,11 @@ def test_a_true_difference_of_the_size_that_is_called_detectable_is_mostly_found
     found, sizes = 0, []
     for _ in range(200):
         base = drawn(rng, level=0.3)
-        better = base | (rng.random(base.shape) < 0.13)
+        better = base | (rng.random(base.shape) < 0.17)
         (contrast,) = contrasts("base", {"base": answers(base), "better": answers(better)})
-        found += contrast.accuracy.low > 0
+        found += contrast.accuracy.beyond_noise
         sizes.append(contrast.accuracy.detectable)
-    assert np.mean(sizes) < 0.7 * 0.13  # the true difference
+    assert np.mean(sizes) < 0.7 * 0.17  # the true difference
     assert found > 160
 
 
@@ -101,7 +101,7 @@ def test_verdicts_say_what_is_known():
     assert contrast.verdict.startswith("loses ")
     assert contrast.verdict.endswith("points of accuracy, beyond noise")
     (alike,) = contrasts("base", {"base": answers(correct), "same": answers(drawn(rng))})
-    assert alike.verdict.startswith("no difference shown; with so many seeds and problems, ")
+    assert alike.verdict.startswith("no difference shown; in 200 answers over 5 seeds, one of ")
     one = {"base": answers(correct[:1]), "other": answers(worse[:1])}
     (single,) = contrasts("base", one)
     assert single.verdict.startswith("no verdict: one seed tells nothing about other seeds")
