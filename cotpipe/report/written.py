@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from cotpipe.data.rows import TeacherOutcome
 from cotpipe.recipe.examples import Masks
 from cotpipe.recipe.model import Recipe
-from cotpipe.recipe.stages import title_of
-from cotpipe.report.markdown import Markdown, code, escape, quote
-from cotpipe.report.statistics import Change, Estimate
-from cotpipe.report.summary import comparisons, number, percent, summarise
+from cotpipe.report.markdown_page import write_markdown
+from cotpipe.report.summary import comparisons, summarise
 from cotpipe.report.validations import Choice
 
 if TYPE_CHECKING:
@@ -37,24 +35,10 @@ def write_report(
         teacher: Outcomes of the teacher's answers.
         choices: What the stages kept that were validated while they trained.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cotpipe.report", "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701 - it knows HTML; `finalize` escapes for Markdown
-        finalize=_shown,
-    )
-    environment.filters |= {
-        "percent": _percent,
-        "number": _number,
-        "quote": quote,
-        "code": code,
-        "titled": title_of,
-    }
-    environment.globals["describe_masks"] = describe_masks
-    text = environment.get_template("report.md.jinja").render(
+    write_markdown(
+        path,
+        "report",
+        describe_masks=describe_masks,
         recipe=recipe,
         summaries=[summarise(name, rows[name]) for name in recipe.checkpoints],
         comparisons=comparisons(recipe.starts, rows),
@@ -63,7 +47,6 @@ def write_report(
         teacher=teacher,
         choices=choices,
     )
-    path.write_text(text, encoding="utf-8")
 
 
 def describe_masks(masks: Masks) -> str:
@@ -86,16 +69,3 @@ def _examples(before: "pd.DataFrame", after: "pd.DataFrame") -> list[dict[Hashab
         after, on=["problem_id", "question", "answer"], suffixes=("_before", "_after")
     )
     return pairs.head(_NUM_EXAMPLES).to_dict("records")
-
-
-def _shown(value: Any) -> Any:
-    """Every value of the template passes here: what is not marked as Markdown is shown as text."""
-    return escape(value) if isinstance(value, str) and not isinstance(value, Markdown) else value
-
-
-def _percent(estimate: Estimate | Change) -> Markdown:
-    return Markdown(percent(estimate))
-
-
-def _number(estimate: Estimate | Change) -> Markdown:
-    return Markdown(number(estimate))

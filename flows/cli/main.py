@@ -12,6 +12,7 @@ from flows.cli.ask import ask
 from flows.cli.compare import compare
 from flows.cli.doctor import doctor
 from flows.cli.evaluate import evaluate
+from flows.cli.export import export
 from flows.cli.inbox import inbox
 from flows.cli.options import DebugOption
 from flows.cli.promote import promote
@@ -25,7 +26,7 @@ from flows.frames import free_frames
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run, rerun, compare, doctor),
     "Judge a model": (evaluate, ask),
-    "Inspect results": (runs, show, report, sql, score),
+    "Inspect results": (runs, show, report, sql, score, export),
     "Maintain a store": (promote, inbox, verify, gc),
     "Prefect server and UI": (up, down),
 }

@@ -1,7 +1,7 @@
 """Terminal output of the commands: results, plans, runs, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Column, Table
 from rich.tree import Tree
@@ -26,15 +26,13 @@ from cotpipe.report.summary import (
     read_evaluations,
     summarise,
 )
+from cotpipe.runs.answers import answers_of
 from cotpipe.runs.catalog import View
 from cotpipe.runs.log import Run, checkpoints_of
 from cotpipe.steps.plan import PlannedStep, flatten
 from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
 from flows.cli.terminal import Terminal, styled
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def show_results(references: Mapping[str, Reference], store: Store, console: Terminal) -> None:
@@ -162,7 +160,7 @@ def show_difference(first: Run, second: Run, store: Store, console: Terminal) ->
 
 def _paired(first: Run, second: Run, store: Store) -> list[str]:
     """What the second run's checkpoints change against those of the first, problem by problem."""
-    found = _answers(first, store), _answers(second, store)
+    found = answers_of(first, store), answers_of(second, store)
     names = [name for name in found[0] if name in found[1]]
     if not names:
         return ["no checkpoint of the same name was evaluated in both"]
@@ -221,17 +219,7 @@ def show_views(views: Iterable[View], console: Terminal) -> None:
 
 def _summaries(run: Run, store: Store) -> dict[str, Summary]:
     """The results of the run's evaluated checkpoints that are still in the store."""
-    return {name: summarise(name, rows) for name, rows in _answers(run, store).items()}
-
-
-def _answers(run: Run, store: Store) -> "dict[str, pd.DataFrame]":
-    """The answers of the run's evaluated checkpoints that are still in the store."""
-    files = {}
-    for name in run.checkpoints:
-        reference = run.references.get(f"evaluation-{name}")
-        if reference and (record := store.find(reference)):
-            files[name] = store.path(record, "evaluations.parquet")
-    return read_evaluations(files)
+    return {name: summarise(name, rows) for name, rows in answers_of(run, store).items()}
 
 
 def _accuracy(summary: Summary | None) -> str:

@@ -1,0 +1,20 @@
+"""The answers of a run's checkpoints to the held-out problems."""
+
+from typing import TYPE_CHECKING
+
+from cotpipe.report.summary import read_evaluations
+from cotpipe.runs.log import Run
+from cotpipe.store.artifacts import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def answers_of(run: Run, store: Store) -> "dict[str, pd.DataFrame]":
+    """The answers of the run's evaluated checkpoints, in order, that are still in the store."""
+    files = {}
+    for name in run.checkpoints:
+        reference = run.references.get(f"evaluation-{name}")
+        if reference and (record := store.find(reference)):
+            files[name] = store.path(record, "evaluations.parquet")
+    return read_evaluations(files)
