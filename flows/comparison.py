@@ -13,19 +13,20 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
 from cotpipe.errors import RunError, UserError
-from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Comparison, load_comparison
+from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Arm, Comparison, load_comparison
 from cotpipe.recipe.files import recipe_in
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.compared import Spent, as_markdown
 from cotpipe.runs.comparisons import (
-    begin,
     compare_arms,
     cost_of,
     is_current,
     members_of,
+    require_unchanged,
     with_budget,
     write_page,
 )
+from cotpipe.runs.log import Run
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import Store, open_store
 from flows.curriculum import Results, StepName, run_steps
@@ -48,6 +49,7 @@ def compare(
     arms: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
     changes: tuple[str, ...] = (),
+    name: str | None = None,
 ) -> None:
     """Run the arms of a comparison, seed by seed, and compare what their last checkpoints reach.
 
@@ -57,54 +59,57 @@ def compare(
         arms: Run only these arms; the result has all that are there.
         seeds: Run only these seeds.
         changes: Changes of the base recipe, as `--set` takes them; only for the command.
+        name: Its name in the store; default: the one in the file.
 
     Raises:
         RunError: Arms or seeds that failed, at the end: the others are run and compared all the same.
     """
     store = open_store(Settings())
-    chosen = _chosen(comparison, changes)
-    begin(store, chosen)
-    failed: dict[str, str] = {}
+    chosen = _chosen(comparison, changes, name)
+    require_unchanged(store, chosen)
+    write_page(store, compare_arms(store, chosen))  # from here on, `gc` keeps its runs
+    failed: dict[tuple[str, int], str] = {}
     done = {(one.arm, one.seed): one.run for one in members_of(store, chosen) if one.is_done}
     spent = {key: cost_of(store, run.references) for key, run in done.items() if run}
     members = chosen.members(arms, seeds)
     started = time.monotonic()
-    for place, (name, seed) in enumerate(members, start=1):
-        run = done.get((name, seed))
-        if run and is_current(store, run):
+    for place, (arm_name, seed) in enumerate(members, start=1):
+        run = done.get((arm_name, seed))
+        if run and not chosen.arms[arm_name].budget_of and is_current(store, run):
             continue
-        _tell(f"{name}/{seed}", f"run {place} of {len(members)}", time.monotonic() - started)
+        spent.pop((arm_name, seed), None)
+        _tell(f"{arm_name}/{seed}", f"run {place} of {len(members)}", time.monotonic() - started)
         try:
-            results = _run_member(store, chosen, name, seed, spent)
-            spent[name, seed] = _cost(store, results)
+            results = _run_member(store, chosen.arms[arm_name], seed, run, spent)
+            spent[arm_name, seed] = results
         except (RunError, UserError) as error:
-            failed[f"{name}, seed {seed}"] = str(error)
-            get_run_logger().error("%s, seed %d failed: %s", name, seed, error)
+            failed[arm_name, seed] = str(error)
+            get_run_logger().error("%s, seed %d failed: %s", arm_name, seed, error)
             free_frames(error)
-    compared = compare_arms(store, chosen)
+    compared = compare_arms(store, chosen, failed)
     write_page(store, compared)
     create_markdown_artifact(
         as_markdown(compared), key="comparison", description=f"Comparison {chosen.name}"
     )
     if failed:
-        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        told = "; ".join(f"{arm}, seed {seed}: {why}" for (arm, seed), why in failed.items())
         raise RunError(f"{len(failed)} failed: {told}")
 
 
-def _chosen(name: str, changes: Sequence[str]) -> Comparison:
+def _chosen(file: str, changes: Sequence[str], name: str | None) -> Comparison:
     """The comparison; whoever starts one from a form chooses no file, and changes nothing in it."""
     if not deployment.id:
-        return load_comparison(name, changes)
+        return load_comparison(file, changes, name)
     if changes:
         raise UserError(
             "changes: not accepted in a form; put a comparison that has them into the worker's folder of "
             "recipes (COTPIPE_RECIPES), and name it in comparison"
         )
     folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
-    if file := recipe_in(folders, name):
-        return load_comparison(str(file))
+    if found := recipe_in(folders, file):
+        return load_comparison(str(found), name=name)
     raise UserError(
-        f"comparison: {name!r} is neither a shipped comparison nor a file in the folder of recipes "
+        f"comparison: {file!r} is neither a shipped comparison nor a file in the folder of recipes "
         f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
     )
 
@@ -120,24 +125,29 @@ def arm(recipe: Recipe, until: StepName = "report") -> Results:
 
 def _run_member(
     store: Store,
-    comparison: Comparison,
-    name: str,
+    chosen: Arm,
     seed: int,
+    earlier: Run | None,
     spent: Mapping[tuple[str, int], Spent],
-) -> Results:
-    """Run an arm with a seed."""
-    chosen = comparison.arms[name]
+) -> Spent:
+    """Run an arm with a seed, unless its earlier run is what it would be; returns what it cost."""
     recipe = chosen.with_seed(seed)
     if chosen.budget_of:
         budget = spent.get((chosen.budget_of, seed))
         if budget is None:
-            raise RunError(f"its budget is that of {chosen.budget_of}, which has not been run")
+            raise RunError(f"its budget is that of {chosen.budget_of}, which has no result")
         last = recipe.stages[-1].name
-        probe = recipe.model_copy(update={"name": f"{recipe.name}-probe"})
+        probe = recipe.model_copy(update={"name": f"{recipe.name}.probe"})
         tried = arm(probe, until=last)
         trained = store.require(tried[last].reference)
         recipe = with_budget(chosen, seed, trained, _cost(store, tried), budget)
-    return arm(recipe)
+        if (
+            earlier
+            and earlier.recipe == recipe.model_dump(mode="json")
+            and is_current(store, earlier)
+        ):
+            return cost_of(store, earlier.references)
+    return _cost(store, arm(recipe))
 
 
 def _tell(member: str, what: str, seconds: float) -> None:

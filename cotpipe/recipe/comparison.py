@@ -18,11 +18,16 @@ from cotpipe.recipe.files import (
     validated,
 )
 from cotpipe.recipe.model import Recipe
+from cotpipe.recipe.stages import PUBLISHED_STAGES
 from cotpipe.recipe.trainers import Sft
+
+_TERMS = ("evaluation", "problems.source", "problems.answers", "student")
+"""What no arm may change."""
+_SAME_SHARE = 1e-9
 
 SHIPPED_COMPARISONS = SHIPPED.parent / "comparisons"
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,17}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -77,15 +82,26 @@ class Comparison(_Model):
             raise ValueError(f"baseline: there is no arm {self.baseline!r}; the arms are: {known}")
         for name, arm in self.arms.items():
             self._require_budget(name, arm)
-        evaluations = {name: arm.recipe.fields("evaluation") for name, arm in self.arms.items()}
-        first = evaluations[self.baseline]
-        for name, evaluation in evaluations.items():
-            if evaluation != first:
-                raise ValueError(
-                    f"arms.{name}: it changes `evaluation`, so that it would be judged on other "
-                    f"problems or terms than {self.baseline}; change it in the base recipe"
-                )
+        for name, arm in self.arms.items():
+            self._require_same_terms(name, arm)
         return self
+
+    def _require_same_terms(self, name: str, arm: Arm) -> None:
+        """Every arm is judged on the same problems, by the same rules, in the same tokens."""
+        first = self.arms[self.baseline].recipe
+        for field in _TERMS:
+            if arm.recipe.fields(field) != first.fields(field):
+                raise ValueError(
+                    f"arms.{name}: it changes {field}, so that it would be judged on other problems "
+                    f"or other terms than {self.baseline}; change it in the base recipe"
+                )
+        held_out, others = (recipe.problems.splits.by_name() for recipe in (first, arm.recipe))
+        for split in ("validation", "test"):
+            if abs(held_out[split] - others[split]) > _SAME_SHARE:
+                raise ValueError(
+                    f"arms.{name}: it changes the share of the {split} problems; an arm may only "
+                    "divide the training problems otherwise"
+                )
 
     def _require_budget(self, name: str, arm: Arm) -> None:
         if arm.budget_of is None:
@@ -125,12 +141,15 @@ class Comparison(_Model):
         ]
 
 
-def load_comparison(name_or_path: str, overrides: Sequence[str] = ()) -> Comparison:
+def load_comparison(
+    name_or_path: str, overrides: Sequence[str] = (), name: str | None = None
+) -> Comparison:
     """Load a comparison by path, or a shipped one by name.
 
     Args:
         name_or_path: A YAML file, or the name of a comparison that comes with cotpipe.
         overrides: Changes of the base recipe, such as `student.model=FOLDER`.
+        name: Its name in the store; default: the one in the file.
 
     Raises `UserError` for whatever is wrong with the file, its base recipe, or one of its arms.
     """
@@ -139,7 +158,7 @@ def load_comparison(name_or_path: str, overrides: Sequence[str] = ()) -> Compari
         path, "a comparison is a mapping with name, recipe, seeds, baseline, arms"
     )
     try:
-        file = _File.model_validate(values)
+        file = _File.model_validate(values | ({"name": name} if name else {}))
     except ValidationError as error:
         raise UserError(f"{path}: {describe(error, values)}") from None
     base_path = recipe_path(file.recipe, path.parent)
@@ -147,7 +166,7 @@ def load_comparison(name_or_path: str, overrides: Sequence[str] = ()) -> Compari
     change(base, override_values(overrides), "--set ")
     validated(base, str(base_path))
     arms = {
-        name: _arm(changes or ArmChanges(), base, f"{path}: arms.{name}", f"{file.name}-{name}")
+        name: _arm(changes or ArmChanges(), base, f"{path}: arms.{name}", f"{file.name}.{name}")
         for name, changes in file.arms.items()
     }
     try:
@@ -166,7 +185,7 @@ def _arm(changes: ArmChanges, base: Mapping[str, Any], told: str, name: str) -> 
     if changes.stages is not None:
         values["stages"] = [_stage(one, values, told) for one in changes.stages]
     change(values, changes.set, f"{told}.set: ")
-    values["name"] = name
+    values["name"] = f"{name}.as-{changes.budget_of}" if changes.budget_of else name
     return Arm(recipe=validated(values, told), budget_of=changes.budget_of)
 
 
@@ -174,7 +193,8 @@ def _stage(one: str | dict[str, Any], values: Mapping[str, Any], told: str) -> d
     """A stage of the base recipe by its name, or a whole one."""
     if isinstance(one, dict):
         return one
-    stages = {stage["name"]: stage for stage in values.get("stages") or []}
+    published = [stage.model_dump(mode="json") for stage in PUBLISHED_STAGES]
+    stages = {stage["name"]: stage for stage in values.get("stages") or published}
     if one not in stages:
         known = ", ".join(stages) or "none"
         raise UserError(f"{told}.stages: the base recipe has no stage {one!r}; its stages: {known}")

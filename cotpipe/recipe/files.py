@@ -47,7 +47,15 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: {what}")
-    return values
+    found: dict[str, Any] = _without_aliases(values)
+    return found
+
+
+def _without_aliases(value: Any) -> Any:
+    """A copy in which what YAML's anchors made one is several: a change of one changes no other."""
+    if isinstance(value, dict):
+        return {key: _without_aliases(one) for key, one in value.items()}
+    return [_without_aliases(one) for one in value] if isinstance(value, list) else value
 
 
 def change(values: dict[str, Any], changes: Mapping[str, Any], told: str) -> None:

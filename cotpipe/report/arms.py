@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cotpipe.report.score import CONFIDENCE
-from cotpipe.report.statistics import Estimate, holm
+from cotpipe.report.statistics import Estimate, holm, mean, share
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,7 +27,7 @@ class Effect:
     low: float  # 95 % interval
     high: float
     p_value: float  # of no difference
-    detectable: float  # the smallest true difference that 4 of 5 such comparisons would find
+    detectable: float | None  # the smallest true difference that 4 of 5 such comparisons would find
 
     @property
     def beyond_noise(self) -> bool:
@@ -71,13 +71,18 @@ class Contrast:
         if self.tokens.beyond_noise:
             verb = "saves" if self.tokens.value < 0 else "writes"
             more = "" if self.tokens.value < 0 else " more"
-            found.append(f"{verb} {100 * abs(self.tokens.value):.0f} %{more} tokens")
+            found.append(f"{verb} {100 * abs(self.tokens.value):.1f} %{more} tokens")
         if found:
             return f"{' and '.join(found)}, beyond noise"
+        answers = f"{self.num_answers:,} answers over {self.num_seeds} seeds"
+        points, length = self.accuracy.detectable, self.tokens.detectable
+        sizes = [f"{100 * points:.1f} points"] if points and points <= 1 else []
+        sizes += [f"{100 * length:.1f} % of the tokens"] if length else []
+        if not sizes:
+            return f"no difference shown, and {answers} could have shown none: add seeds"
         return (
-            f"no difference shown; in {self.num_answers:,} answers over {self.num_seeds} seeds, one of "
-            f"{100 * self.accuracy.detectable:.1f} points or {100 * self.tokens.detectable:.0f} % of "
-            "the tokens would probably have been found"
+            f"no difference shown; in {answers}, one of {' or '.join(sizes)} would probably have "
+            "been found"
         )
 
 
@@ -88,6 +93,9 @@ def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
         arm: Its name.
         answers: One row per seed and problem, with `seed`, `problem_id`, `correct`, `num_tokens`.
     """
+    if answers["seed"].nunique() == 1:
+        accuracy, tokens = share(answers["correct"].tolist()), mean(answers["num_tokens"].tolist())
+        return ArmScore(arm, 1, accuracy, tokens)
     estimates = []
     for column, highest in (("correct", 1.0), ("num_tokens", math.inf)):
         effect = _effect(answers[column].to_numpy(dtype=float), answers)
@@ -96,7 +104,10 @@ def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
 
 
 def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contrast]:
-    """Every arm against the baseline; p-values are corrected for the number of all tests (Holm).
+    """Every arm against the baseline; p-values are corrected for the number of arms (Holm).
+
+    Accuracy and tokens are two questions, each with its own correction; arms with a single common
+    seed get no verdict and do not count.
 
     Args:
         baseline: Name of the arm that the others are compared with.
@@ -108,18 +119,27 @@ def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contras
         return []
     seeds = {arm: set(answers["seed"]) for arm, answers in arms.items()}
     others = [arm for arm in arms if arm != baseline and seeds[arm] & seeds[baseline]]
-    num_tests = 2 * len(others)
+    num_tests = max(sum(len(seeds[arm] & seeds[baseline]) > 1 for arm in others), 1)
     found = [_contrast(arm, baseline, arms[arm], arms[baseline], num_tests) for arm in others]
-    corrected = holm(
-        [one.accuracy.p_value for one in found] + [one.tokens.p_value for one in found]
-    )
+    counted = [one for one in found if one.num_seeds > 1]
+    corrected = {
+        one.arm: pair
+        for one, *pair in zip(
+            counted,
+            holm([one.accuracy.p_value for one in counted]),
+            holm([one.tokens.p_value for one in counted]),
+            strict=True,
+        )
+    }
     return [
         replace(
             one,
-            accuracy=replace(one.accuracy, p_value=corrected[number]),
-            tokens=replace(one.tokens, p_value=corrected[len(found) + number]),
+            accuracy=replace(one.accuracy, p_value=corrected[one.arm][0]),
+            tokens=replace(one.tokens, p_value=corrected[one.arm][1]),
         )
-        for number, one in enumerate(found)
+        if one.arm in corrected
+        else one
+        for one in found
     ]
 
 
@@ -138,9 +158,10 @@ def _contrast(
     lengths, baseline_lengths = (
         frame["num_tokens"].to_numpy(dtype=float) for frame in (mine, theirs)
     )
-    ratio = lengths.mean() / baseline_lengths.mean()
+    typical = max(baseline_lengths.mean(), 1.0)  # tokens; an answer may be empty
+    ratio = lengths.mean() / typical
     # The ratio of two means, linearised (delta method): its deviation is that of this mean.
-    relative = (lengths - ratio * baseline_lengths) / baseline_lengths.mean() + ratio - 1
+    relative = (lengths - ratio * baseline_lengths) / typical + ratio - 1
     effects = (_effect(values, mine, num_tests) for values in (correct, relative))
     return Contrast(arm, baseline, len(common), len(mine), *effects)
 
@@ -151,10 +172,9 @@ def _effect(values: "Floats", rows: "pd.DataFrame", num_tests: int = 1) -> Effec
     Answers of one seed share its training, answers to one problem its difficulty. The variance is
     that of two-way clusters, by seed plus by problem minus by both (Cameron, Gelbach and Miller
     2011, Journal of Business & Economic Statistics 29, equation 2.13), and no less than that of
-    seeds or problems alone; t quantiles with one degree of freedom less than there are seeds. If
-    each seed has problems of its own, this is Student's interval over the seeds' means, unless they
-    lie closer together than the problems' noise explains. Of a single seed, only the problems
-    count: nothing is said about other seeds.
+    seeds alone; t quantiles with one degree of freedom less than there are seeds. If each seed has
+    problems of its own, this is Student's interval over the seeds' means. Of a single seed, only the
+    problems count: nothing is said about other seeds.
 
     Args:
         values: One value per row.
@@ -171,12 +191,11 @@ def _effect(values: "Floats", rows: "pd.DataFrame", num_tests: int = 1) -> Effec
     if num_seeds == 1:
         variance, freedom = by_both, len(values) - 1
     else:
-        variance, freedom = max(by_seed, by_problem, by_seed + by_problem - by_both), num_seeds - 1
+        variance, freedom = max(by_seed, by_seed + by_problem - by_both), num_seeds - 1
     error = math.sqrt(variance)
     value = float(values.mean())
-    if not error:  # all differences are alike; of a single one nothing is known
-        is_sure = freedom > 0 and value != 0
-        return Effect(value, value, value, 0.0 if is_sure else 1.0, 0.0)
+    if not error or not freedom:  # nothing varies, so nothing is known of how much it would
+        return Effect(value, value, value, 1.0, None)
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     return Effect(
         value,

@@ -99,11 +99,11 @@ def without_result(compared: Compared) -> list[str]:
 
 def method(compared: Compared) -> str:
     """How the intervals and verdicts were made, in two sentences."""
-    count = 2 * len(compared.contrasts)
+    count = sum(one.num_seeds > 1 for one in compared.contrasts)
     return (
         "Greedy answers to held-out questions, alone; 95 % intervals over seeds and problems (two-way "
         "clusters), differences paired by seed and problem. Beyond noise: p below 5 % after Holm's "
-        f"correction for {count} tests."
+        f"correction for {count} arms."
     )
 
 
@@ -121,7 +121,8 @@ def _markdown_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _difference(contrast: Contrast) -> str:
-    return f"{_signed(contrast.accuracy, 'points')}, {_signed(contrast.tokens, '% tokens')}"
+    seeds = f"; {contrast.num_seeds} common seed{'' if contrast.num_seeds == 1 else 's'}"
+    return f"{_signed(contrast.accuracy, 'points')}, {_signed(contrast.tokens, '% tokens')}{seeds}"
 
 
 def _signed(effect: Effect, unit: str) -> str:

@@ -1,13 +1,11 @@
-"""Comparisons in a store: what each began with, its runs by arm and seed, and what they reached."""
+"""Comparisons in a store: their runs by arm and seed, what they reached, and their pages."""
 
-import json
+import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cotpipe.errors import UserError
 from cotpipe.recipe.comparison import Arm, Comparison
@@ -30,14 +28,6 @@ FOLDER = "comparisons"
 _MOST_EPOCHS = 1000
 
 
-class _Begun(BaseModel):
-    """What a comparison was when its first run began: the recipe of every arm, without its seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arms: dict[str, dict[str, Any]]
-
-
 @dataclass(frozen=True)
 class Member:
     """One arm with one seed, and its newest run."""
@@ -54,7 +44,7 @@ class Member:
     @property
     def is_done(self) -> bool:
         """Whether its run has completed, up to the report."""
-        return self.state == "completed" and self.run is not None and "report" in self.run.steps
+        return self.run is not None and _is_done(self.run)
 
     @property
     def why(self) -> str:
@@ -64,81 +54,112 @@ class Member:
         return f"{self.state} ({self.run.run_id}{': ' + self.run.error if self.run.error else ''})"
 
 
-def begin(store: Store, comparison: Comparison) -> None:
-    """Write down what the comparison compares, or check it against what it was at first.
-
-    New arms are added. Raises `UserError` if an arm is not what it was: its earlier seeds would be
-    of another recipe than its later ones.
-    """
-    name = f"{FOLDER}/{comparison.name}.json"
-    now = {arm: _without_seed(one.recipe) for arm, one in comparison.arms.items()}
-    earlier = _read(store, name)
-    for arm, recipe in now.items():
-        before = earlier.arms.get(arm, recipe)
-        if before != recipe:
-            old, new = flatten(before), flatten(recipe)
-            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-            raise UserError(
-                f"comparison {comparison.name}: the arm {arm!r} is not the one that it began with "
-                f"({', '.join(keys[:5])} changed); undo that, or give the comparison another name"
-            )
-    if missing := now.keys() - earlier.arms.keys():
-        arms = earlier.arms | {arm: now[arm] for arm in missing}
-        store.storage.replace(name, _Begun(arms=arms).model_dump_json(indent=2).encode())
+def require_unchanged(store: Store, comparison: Comparison) -> None:
+    """Raise `UserError` if an arm has a completed run of another recipe: its seeds would not belong together."""
+    runs = read_runs(store.storage)
+    for name, arm in comparison.arms.items():
+        now = _without_seed(arm, arm.recipe.model_dump(mode="json"))
+        for run in runs:
+            if run.recipe.get("name") != arm.recipe.name or not _is_done(run):
+                continue
+            before = _without_seed(arm, run.recipe)
+            if before != now:
+                old, new = _flat(before), _flat(now)
+                keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+                raise UserError(
+                    f"comparison {comparison.name}: the arm {name!r} is not what it was in run "
+                    f"{run.run_id} ({', '.join(keys[:5])} changed); undo that, or give the comparison "
+                    "another name (--name)"
+                )
 
 
-def _read(store: Store, name: str) -> _Begun:
-    text = store.storage.read(name)
-    if text is None:
-        return _Begun(arms={})
-    try:
-        return _Begun.model_validate_json(text)
-    except ValidationError as error:
-        raise UserError(
-            f"{store.storage.location(name)} is not what cotpipe wrote there; move it away, or give "
-            "the comparison another name"
-        ) from error
+def _without_seed(arm: Arm, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe but for its seed and, if a budget decides about them, the epochs of its last stage."""
+    values = copy.deepcopy(dict(recipe))
+    values.pop("seed", None)
+    if arm.budget_of and values.get("stages"):
+        values["stages"][-1]["examples"].pop("num_epochs", None)
+    return values
 
 
-def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    """What the recipe computes, as JSON; user functions and local files count by their content."""
-    identity: dict[str, Any] = json.loads(json.dumps(recipe.identity()))
-    del identity["seed"]
-    return identity
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe as `--set` names them."""
+    stages = {stage["name"]: stage for stage in recipe.get("stages", ())}
+    return flatten({key: value for key, value in recipe.items() if key != "stages"} | stages)
+
+
+def _is_done(run: Run) -> bool:
+    """Whether a run has completed, up to the report."""
+    return run.state == "completed" and "report" in run.steps
 
 
 def members_of(store: Store, comparison: Comparison) -> list[Member]:
-    """Every arm with every seed, and the newest run of each."""
-    runs = {(run.recipe["name"], run.recipe["seed"]): run for run in read_runs(store.storage)}
+    """Every arm with every seed, and the newest run of its recipe; a completed one before others."""
+    runs = read_runs(store.storage)
     return [
-        Member(arm, seed, runs.get((comparison.arms[arm].recipe.name, seed)))
-        for arm, seed in comparison.members((), ())
+        Member(name, seed, _newest_run(runs, comparison.arms[name], seed))
+        for name, seed in comparison.members((), ())
     ]
 
 
+def _newest_run(runs: Sequence[Run], arm: Arm, seed: int) -> Run | None:
+    wanted = _without_seed(arm, arm.recipe.model_dump(mode="json"))
+    found = [
+        run
+        for run in runs
+        if run.recipe.get("name") == arm.recipe.name
+        and run.recipe.get("seed") == seed
+        and _without_seed(arm, run.recipe) == wanted
+    ]
+    return next(filter(_is_done, reversed(found)), found[-1] if found else None)
+
+
 def is_current(store: Store, run: Run) -> bool:
-    """Whether this version of cotpipe would make the very artifacts that a run has."""
-    return name_artifacts(recipe_of(run), store) == run.references
+    """Whether this version of cotpipe would make the very artifacts that a run has, and they are there.
+
+    What `gc` has set aside of its evaluations is taken back.
+    """
+    try:
+        named = name_artifacts(recipe_of(run), store)
+    except UserError:
+        return False  # not a recipe of this version, or code of the user's that is gone
+    evaluated = [one for one in named.values() if one.kind.startswith("evaluation-")]
+    return named == run.references and all(store.check(one) for one in evaluated)
 
 
-def compare_arms(store: Store, comparison: Comparison) -> Compared:
-    """What the completed runs of a comparison show.
+def compare_arms(
+    store: Store, comparison: Comparison, failed: Mapping[tuple[str, int], str] | None = None
+) -> Compared:
+    """What the completed runs of a comparison show; those of which an artifact is gone do not count.
 
-    Raises `UserError` if arms were evaluated on different problems.
+    Args:
+        store: Their store.
+        comparison: The comparison.
+        failed: Why arms failed with seeds, where it is known.
+
+    Raises:
+        UserError: Arms were evaluated on different problems.
     """
     import pandas as pd
 
     members = members_of(store, comparison)
+    gone: dict[tuple[str, int], str] = dict(failed or {})
     answers: dict[tuple[str, str], list[pd.DataFrame]] = {}
     last: dict[str, tuple[str, str]] = {}  # arm and checkpoint, by arm
     costs: dict[str, list[Spent]] = {}
     for member in members:
-        if member.run is None or not member.is_done:
+        if member.run is None or not member.is_done or (member.arm, member.seed) in gone:
             continue
-        for checkpoint, rows in _evaluations(store, member.run).items():
+        evaluations = _evaluations(store, member.run)
+        if not evaluations:
+            gone[member.arm, member.seed] = (
+                f"what run {member.run.run_id} evaluated is no longer in the store; compare again"
+            )
+        for checkpoint, rows in evaluations.items():
             last[member.arm] = member.arm, checkpoint
             answers.setdefault(last[member.arm], []).append(rows.assign(seed=member.seed))
-        costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
+        if evaluations:
+            costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
     _require_same_problems(comparison, {arm: answers[key] for arm, key in last.items()})
     together = {key: pd.concat(rows, ignore_index=True) for key, rows in answers.items()}
     joined = {arm: together[key] for arm, key in last.items()}
@@ -152,17 +173,25 @@ def compare_arms(store: Store, comparison: Comparison) -> Compared:
         ],
         {arm: _mean(found) for arm, found in costs.items()},
         contrasts(comparison.baseline, joined),
-        [Unfinished(one.arm, one.seed, one.why) for one in members if not one.is_done],
+        [
+            Unfinished(one.arm, one.seed, gone.get((one.arm, one.seed), one.why))
+            for one in members
+            if not one.is_done or (one.arm, one.seed) in gone
+        ],
     )
 
 
 def _evaluations(store: Store, run: Run) -> "dict[str, pd.DataFrame]":
-    """The answers of a run's checkpoints, but for the student that it began with."""
-    files = {}
+    """The answers of a run's checkpoints, but for the student that it began with; none if one is gone."""
+    found: dict[str, pd.DataFrame] = {}
     for checkpoint in run.checkpoints[1:]:
-        record = store.require(run.references[f"evaluation-{checkpoint}"])
-        files[checkpoint] = store.path(record, "evaluations.parquet")
-    return read_evaluations(files)
+        record = store.check(run.references[f"evaluation-{checkpoint}"])
+        if record is None:
+            return {}
+        path = store.path(record, "evaluations.parquet")
+        found |= read_evaluations({checkpoint: path})
+        store.release(record)
+    return found
 
 
 def _require_same_problems(
@@ -188,6 +217,22 @@ def write_page(store: Store, compared: Compared) -> None:
         page = Path(folder, "page.html")
         write_comparison_page(page, compared)
         store.storage.replace(page_of(compared.name), page.read_bytes())
+
+
+def compared_runs(runs: Iterable[Run], files: Collection[str]) -> set[str]:
+    """The ids of the runs that a comparison counts, as long as its page is in the store.
+
+    Args:
+        runs: The runs of a store, oldest first.
+        files: The names of all files in its storage.
+    """
+    pages = {Path(name).stem for name in files if Path(name).match(f"{FOLDER}/*.html")}
+    newest: dict[tuple[str, int], str] = {}
+    for run in runs:
+        name, seed = run.recipe.get("name", ""), run.recipe.get("seed", 0)
+        if _is_done(run) and name.partition(".")[0] in pages:
+            newest[name, seed] = run.run_id
+    return set(newest.values())
 
 
 def page_of(comparison: str) -> str:
@@ -227,7 +272,9 @@ def with_budget(arm: Arm, seed: int, trained: Record, spent: Spent, budget: Spen
     recipe = arm.with_seed(seed)
     last = recipe.stages[-1]
     assert isinstance(last.trainer, Sft)
-    in_last = trained.counts["trained_tokens"]
+    in_last = trained.counts.get("trained_tokens", 0)
+    if not in_last:
+        raise UserError(f"{recipe.name}: {last.name} has too few rows for an optimizer step")
     per_epoch = in_last / last.examples.num_epochs
     epochs = round((budget.tokens - (spent.tokens - in_last)) / per_epoch)
     if not 1 <= epochs <= _MOST_EPOCHS:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cotpipe.runs.comparisons import compared_runs
 from cotpipe.runs.folders import DAMAGED, Files, artifact_folders, looks_own, why_of_part
 from cotpipe.runs.log import FOLDER, Run, read_runs
 from cotpipe.runs.promotion import read_registry
@@ -66,8 +67,11 @@ class Look:
         self.files = store.storage.files("")
         self.folders = artifact_folders(self.files)
         runs = read_runs(store.storage)
+        compared = compared_runs(runs, self.files)
         old = runs[: max(len(runs) - keep_runs, 0)]
-        self._forgotten = [run for run in old if not self._may_go_on(run)]
+        self._forgotten = [
+            run for run in old if run.run_id not in compared and not self._may_go_on(run)
+        ]
         self.kept_runs = [run for run in runs if run not in self._forgotten]
         self._records = store.listed_records(self._having(RECORD))
         self._refreshes = self._read_refreshes()

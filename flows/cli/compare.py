@@ -42,6 +42,9 @@ def compare(
         typer.Option(metavar="SEED", help="Run only this seed; can be repeated."),
     ] = None,
     set_: SetOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name in the store. Default: the one in the file.")
+    ] = None,
     store: StoreOption = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     dry_run: Annotated[
@@ -57,7 +60,7 @@ def compare(
     """
     opened = open_store(Settings())
     if other is not None:
-        if arm or seed or set_ or dry_run or open_:
+        if arm or seed or set_ or name or dry_run or open_:
             raise UserError(
                 "compare: two runs are there already: leave out the options of a comparison"
             )
@@ -65,13 +68,13 @@ def compare(
         return
     from cotpipe.recipe.comparison import load_comparison
 
-    comparison = load_comparison(what, set_ or [])
+    comparison = load_comparison(what, set_ or [], name)
     comparison.members(arm or (), seed or ())  # refuses unknown ones
     if dry_run:
         _show(comparison, opened)
         return
     try:
-        on_a_server(partial(_run, what, arm or (), seed or (), set_ or ()))
+        on_a_server(partial(_run, what, arm or (), seed or (), set_ or (), name))
     except RunError:
         _show(comparison, opened)
         raise
@@ -89,11 +92,15 @@ def _compare_runs(first: str, second: str, store: "Store") -> None:
 
 
 def _run(
-    comparison: str, arms: Sequence[str], seeds: Sequence[int], changes: Sequence[str]
+    comparison: str,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    changes: Sequence[str],
+    name: str | None,
 ) -> None:
     from flows.comparison import compare as flow
 
-    flow(comparison, tuple(arms), tuple(seeds), tuple(changes))
+    flow(comparison, tuple(arms), tuple(seeds), tuple(changes), name)
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:

@@ -207,6 +207,16 @@ def test_options_are_found_however_they_are_marked(question):
     assert CHOICE.read_gold("D", question) is None
 
 
+def test_options_that_name_others_are_read_line_by_line():
+    both = "Which?\n(A) red\n(B) blue\n(C) green\n(D) Both (A) and (B)"
+    assert right(CHOICE, "C", "C", both)
+    assert right(CHOICE, "(D) Both (A) and (B)", "D", both)
+    assert right(CHOICE, "Both (A) and (B)", "D", both)
+    infected = "What does it?\nA. kills mice\nB. eats\nC. sleeps\nD. infects E. coli"
+    assert right(CHOICE, "infects E. coli", "D", infected)
+    assert CHOICE.read_gold("E", infected) is None
+
+
 def test_without_options_in_the_question_the_letter_counts():
     assert right(CHOICE, "(C).", "C", "Which one?")
     assert CHOICE.read_gold("dark blue", "Which one?") is None

@@ -33,7 +33,7 @@ def test_arms_are_the_base_recipe_with_changes(tmp_path):
     comparison = load_comparison(written(tmp_path), ["evaluation.max_problems=7"])
     base = load_recipe("demo", ["evaluation.max_problems=7"])
     recipes = {name: arm.recipe for name, arm in comparison.arms.items()}
-    assert recipes["full"] == base.model_copy(update={"name": "mine-full"})
+    assert recipes["full"] == base.model_copy(update={"name": "mine.full"})
     assert [stage.name for stage in recipes["sft"].stages] == ["stage1"]
     assert recipes["sft"].stages[0].examples.masks.first_share == 1
     assert recipes["hot"].stage("stage2").trainer.temperature == 1
@@ -74,7 +74,10 @@ def test_a_recipe_is_found_beside_the_comparison(tmp_path):
         ({"arms": GOOD["arms"] | {"odd": {"set": {"stage9.x": 1}}}}, "arms.odd.set: stage9.x: stage9: unknown key"),
         ({"arms": GOOD["arms"] | {"odd": {"set": {"stage2.trainer.bogus": 1}}}}, "arms.odd: stage2.trainer.bogus: unknown key"),
         ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage7"]}}}, "the base recipe has no stage 'stage7'; its stages: stage1, stage2, stage3"),
-        ({"arms": GOOD["arms"] | {"odd": {"set": {"evaluation.split": "validation"}}}}, "arms.odd: it changes `evaluation`"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"evaluation.split": "validation"}}}}, "arms.odd: it changes evaluation"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"problems.answers.kind": "exact"}}}}, "arms.odd: it changes problems.answers"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"student.model": "other"}}}}, "arms.odd: it changes student"),
+        ({"arms": GOOD["arms"] | {"odd": {"set": {"problems.splits": {"stage1": 0.6, "stage2": 0.1, "mining": 0.1, "validation": 0.05, "test": 0.15}}}}}, "arms.odd: it changes the share of the validation problems"),
         ({"arms": GOOD["arms"] | {"odd": {"budget_of": "full"}}}, "arms.odd.budget_of: its last stage is not SFT"),
         ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "budget_of": "sft"}}}, "'sft' is not an arm with a budget of its own"),
     ],
@@ -94,3 +97,24 @@ def test_shipped_comparisons_load(name):
 def test_a_comparison_that_does_not_exist_names_the_shipped_ones():
     with pytest.raises(UserError, match="no shipped comparison of that name .*curriculum"):
         load_comparison("nowhere")
+
+
+def test_a_change_of_a_stage_changes_no_other_one_that_shares_its_yaml_anchor(tmp_path):
+    comparison = load_comparison(written(tmp_path))
+    hot = comparison.arms["hot"].recipe
+    assert hot.stage("stage3").trainer == comparison.arms["full"].recipe.stage("stage3").trainer
+    changed = load_recipe("demo", ["stage2.trainer.learning_rate=0.123"])
+    rates = [changed.stage(name).trainer.learning_rate for name in ("stage2", "stage3")]
+    assert rates[0] == 0.123 != rates[1]
+
+
+def test_arms_may_name_the_published_stages_of_a_recipe_that_lists_none(tmp_path):
+    (tmp_path / "base.yaml").write_text("name: base\n", encoding="utf-8")
+    arms = {"full": None, "one": {"stages": ["stage1"]}}
+    comparison = load_comparison(written(tmp_path, recipe="base.yaml", arms=arms))
+    assert [stage.name for stage in comparison.arms["one"].recipe.stages] == ["stage1"]
+
+
+def test_a_comparison_may_have_another_name():
+    renamed = load_comparison("curriculum", name="mine")
+    assert renamed.arms["sft"].recipe.name == "mine.sft.as-full"

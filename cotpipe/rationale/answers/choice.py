@@ -21,13 +21,16 @@ _OTHER = re.compile(r"(?<![A-Za-z])[A-E](?![A-Za-z])")
 def options_in(question: str) -> dict[str, str]:
     r"""The texts of a question's options by letter; empty if it lists fewer than two.
 
-    An option is marked `A)`, `(A)`, `A.` or `A:`, on a line of its own or not; the last list counts.
+    An option is marked `A)`, `(A)`, `A.` or `A:`. Where marks begin lines, only those count: texts of
+    options may name others, as in `(D) both (A) and (B)`. The last list counts.
 
     >>> options_in("What is it?\nA) red\nB) dark blue")
     {'A': 'red', 'B': 'dark blue'}
     """
+    found = list(_OPTION.finditer(question))
+    leading = [mark for mark in found if not question[: mark.start()].rpartition("\n")[2].strip()]
     marks: list[re.Match[str]] = []
-    for mark in _OPTION.finditer(question):
+    for mark in leading if len(leading) > 1 else found:
         if mark.group(1) == "A":
             marks = [mark]
         elif marks and mark.group(1) == _LETTERS[len(marks) % len(_LETTERS)]:
@@ -69,8 +72,10 @@ def _unwrapped(answer: str) -> str:
 
 def _is_another(text: str, letter: str, options: dict[str, str]) -> bool:
     """Whether what follows a letter names another option."""
-    text = text.strip(" ()")
-    named = [one for one, option in options.items() if same_text(option, text)]
+    bare = text.strip(" ()")
+    named = [
+        one for one, option in options.items() if same_text(option, text) or same_text(option, bare)
+    ]
     return letter not in named if named else any(one != letter for one in _OTHER.findall(text))
 
 
