@@ -115,6 +115,13 @@ def stored_evaluation(name: str, runner: StepRunner, recipe: Recipe) -> Evaluate
             f"the answers of {reference} have at most {limits[0]} tokens, those of this "
             f"recipe {limits[1]}; --set evaluation.max_new_tokens={limits[0]}"
         )
+    if record.fields.get("problems.answers") != recipe.fields("problems.answers").get(
+        "problems.answers"
+    ):
+        raise UserError(
+            f"the answers of {reference} are judged as another kind than this recipe's "
+            f"({recipe.problems.answers.kind}); set problems.answers.kind as in its run"
+        )
     rows = list(read_rows(runner.store.path(record, GREEDY), Answered))
     return Evaluated(name, sorted(rows, key=lambda row: row.problem_id))
 

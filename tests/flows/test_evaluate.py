@@ -203,10 +203,13 @@ def test_an_evaluation_of_other_problems_is_refused(recipe):
         assert evaluated(model.address, "--recipe", recipe, *against, *same)
         longer = [*same, "--set", "evaluation.max_new_tokens=99"]
         cut = cotpipe("evaluate", model.address, "--recipe", recipe, *against, *longer)
+        kind = [*same, "--set", "problems.answers.kind=exact"]
+        judged = cotpipe("evaluate", model.address, "--recipe", recipe, *against, *kind)
         sampled = cotpipe("evaluate", model.address, "--recipe", recipe, *against, *same, "--samples", "2")  # fmt: skip
         table = cotpipe("evaluate", model.address, "--recipe", recipe, "--against", f"store:evaluation/{'0' * 32}")  # fmt: skip
     assert_one_line_error(other, 2, "other problems: 5, of which 5")
     assert_one_line_error(cut, 2, "evaluation.max_new_tokens=512")
+    assert_one_line_error(judged, 2, "are judged as another kind than this recipe's (exact)")
     assert_one_line_error(sampled, 2, "has no samples")
     assert_one_line_error(table, 2, "no greedy evaluation")
 
