@@ -80,8 +80,7 @@ def compare(
         spent.pop((arm_name, seed), None)
         _tell(f"{arm_name}/{seed}", f"run {place} of {len(members)}", time.monotonic() - started)
         try:
-            results = _run_member(store, chosen.arms[arm_name], seed, run, spent)
-            spent[arm_name, seed] = results
+            spent[arm_name, seed] = _run_member(store, chosen.arms[arm_name], seed, run, spent)
         except (RunError, UserError) as error:
             failed[arm_name, seed] = str(error)
             get_run_logger().error("%s, seed %d failed: %s", arm_name, seed, error)
