@@ -3,6 +3,7 @@
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = (
+    "tests/flows/test_comparison.py",
     "tests/stack/",
     "tests/browser/",
     "tests/store/test_storage.py",
