@@ -4,9 +4,9 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -134,7 +134,8 @@ class StepRunner:
                 progress=_WhileHeld(self.progress, lease),
                 run_all=partial(self._run_all, recipe, reference if refresh else None, reference),
             )
-            counts = step.run(work)
+            with _interruptible():
+                counts = step.run(work)
             seconds = time.monotonic() - started
             lease.confirm()
             record = self.store.commit(
@@ -219,3 +220,14 @@ def _release_memory() -> None:
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C in a query is a Ctrl-C: DuckDB takes the signal, and raises an error of its own in its place."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
