@@ -53,7 +53,7 @@ def test_up_makes_everything_once_and_the_doctor_finds_it(stack):
     }
     line = stack.doctor_on_prefect(PREFECT_API_URL=f"{stack.address}/api")
     assert line.startswith("ok")
-    assert "8 deployments" in line
+    assert "9 deployments" in line
     assert httpx.get(f"{stack.address}/api/admin/version").status_code == 401
     line = stack.doctor_on_prefect(
         PREFECT_API_URL=f"{stack.address}/api", PREFECT_API_AUTH_STRING=""
