@@ -43,6 +43,33 @@ def _arm_name() -> str:
     return f"{recipe.name}, seed {recipe.seed}"
 
 
+def chosen_comparison(file: str, changes: Sequence[str], name: str | None) -> Comparison:
+    """The comparison that a flow was asked for.
+
+    Args:
+        file: As `compare` takes it. A form names a shipped one, or one of the worker's recipes.
+        changes: Changes of the base recipe; none from a form.
+        name: Its name in the store; default: the one in the file.
+
+    Raises:
+        UserError: There is no such comparison, or a form asks for more than it may.
+    """
+    if not deployment.id:
+        return load_comparison(file, changes, name)
+    if changes:
+        raise UserError(
+            "changes: not accepted in a form; put a comparison that has them into the worker's folder of "
+            "recipes (COTPIPE_RECIPES), and name it in comparison"
+        )
+    folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
+    if found := recipe_in(folders, file):
+        return load_comparison(str(found), name=name)
+    raise UserError(
+        f"comparison: {file!r} is neither a shipped comparison nor a file in the folder of recipes "
+        f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
+    )
+
+
 @flow(name="compare", flow_run_name=_name, validate_parameters=True)
 def compare(
     comparison: str = "curriculum",
@@ -65,7 +92,7 @@ def compare(
         RunError: Arms or seeds that failed, at the end: the others are run and compared all the same.
     """
     store = open_store(Settings())
-    chosen = _chosen(comparison, changes, name)
+    chosen = chosen_comparison(comparison, changes, name)
     require_unchanged(store, chosen)
     write_page(store, compare_arms(store, chosen))  # from here on, `gc` keeps its runs
     failed: dict[tuple[str, int], str] = {}
@@ -93,24 +120,6 @@ def compare(
     if failed:
         told = "; ".join(f"{arm}, seed {seed}: {why}" for (arm, seed), why in failed.items())
         raise RunError(f"{len(failed)} failed: {told}")
-
-
-def _chosen(file: str, changes: Sequence[str], name: str | None) -> Comparison:
-    """The comparison; whoever starts one from a form chooses no file, and changes nothing in it."""
-    if not deployment.id:
-        return load_comparison(file, changes, name)
-    if changes:
-        raise UserError(
-            "changes: not accepted in a form; put a comparison that has them into the worker's folder of "
-            "recipes (COTPIPE_RECIPES), and name it in comparison"
-        )
-    folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
-    if found := recipe_in(folders, file):
-        return load_comparison(str(found), name=name)
-    raise UserError(
-        f"comparison: {file!r} is neither a shipped comparison nor a file in the folder of recipes "
-        f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
-    )
 
 
 @flow(name="arm", flow_run_name=_arm_name, validate_parameters=True)

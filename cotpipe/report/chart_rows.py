@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cotpipe.recipe.stages import title_of
+from cotpipe.report.by_steps import hits_by_steps
 from cotpipe.report.charts import Bin, Point, ShareOf
 from cotpipe.report.statistics import share
 from cotpipe.report.summary import Summary
@@ -13,7 +14,6 @@ from cotpipe.report.summary import Summary
 if TYPE_CHECKING:
     import pandas as pd
 
-_MANY_STEPS = 9
 _NUM_BINS = 40
 
 
@@ -31,17 +31,14 @@ def shares_by_steps(
         rows: The evaluation rows of the checkpoints to compare.
         teacher: The steps of the teacher's rationale, by problem id; problems without are left out.
     """
-    found = []
-    for name, table in rows.items():
-        solved: dict[int, list[bool]] = {}
-        for problem_id, correct in zip(table["problem_id"], table["correct"], strict=True):
-            if steps := len(teacher.get(problem_id, ())):
-                solved.setdefault(min(steps, _MANY_STEPS), []).append(bool(correct))
-        found += [
-            ShareOf(title_of(name), _steps(steps), len(hits), share(hits))
-            for steps, hits in sorted(solved.items())
-        ]
-    return found
+    num_steps = {problem_id: len(steps) for problem_id, steps in teacher.items()}
+    return [
+        ShareOf(title_of(name), steps, len(hits), share(hits))
+        for name, table in rows.items()
+        for steps, hits in hits_by_steps(
+            zip(table["problem_id"], map(bool, table["correct"]), strict=True), num_steps
+        )
+    ]
 
 
 def length_bins(rows: "Mapping[str, pd.DataFrame]") -> list[Bin]:
@@ -54,7 +51,3 @@ def length_bins(rows: "Mapping[str, pd.DataFrame]") -> list[Bin]:
         for name, table in rows.items()
         for low, count in zip(edges, np.histogram(table["num_tokens"], edges)[0], strict=False)
     ]  # fmt: skip
-
-
-def _steps(number: int) -> str:
-    return f"{number} and more" if number == _MANY_STEPS else str(number)

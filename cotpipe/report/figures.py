@@ -8,6 +8,7 @@ from typing import Literal
 from cotpipe.data.rows import Answered
 from cotpipe.errors import UserError
 from cotpipe.report.budgets import Graded, at_equal_accuracy, at_equal_length
+from cotpipe.report.by_steps import hits_by_steps
 from cotpipe.report.profile import ends_in_loop, quantile
 from cotpipe.report.samples import bootstrap_means, count_votes, majority_at, pass_at
 from cotpipe.report.statistics import (
@@ -23,7 +24,6 @@ from cotpipe.report.statistics import (
 Side = Literal["first", "second", "difference"]
 """Of which of two checkpoints a figure is; the difference is the first minus the second."""
 _SIDES: tuple[Side, Side] = ("first", "second")
-_MANY_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,11 @@ def _of_samples(
 
 
 def _by_steps(evaluated: Sequence[Evaluated], num_steps: Mapping[str, int]) -> Iterator[Figure]:
-    known = {problem_id: min(steps, _MANY_STEPS) for problem_id, steps in num_steps.items()}
-    for steps in sorted(set(known.values())):
-        name = f"{steps} and more" if steps == _MANY_STEPS else str(steps)
-        for side, one in zip(_SIDES, evaluated, strict=False):
-            hits = [row.correct for row in one.greedy if known.get(row.problem_id) == steps]
-            if hits:
-                group = "accuracy by steps of the rationale"
-                yield _figure(group, name, side, share(hits), len(hits))
+    group = "accuracy by steps of the rationale"
+    for side, one in zip(_SIDES, evaluated, strict=False):
+        answers = ((row.problem_id, row.correct) for row in one.greedy)
+        for steps, hits in hits_by_steps(answers, num_steps):
+            yield _figure(group, steps, side, share(hits), len(hits))
 
 
 def _by_pass_rate(first: Evaluated, second: Evaluated) -> Iterator[Figure]:

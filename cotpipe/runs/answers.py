@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 def answers_of(run: Run, store: Store) -> "dict[str, pd.DataFrame]":
     """The answers of the run's evaluated checkpoints, in order, that are still in the store."""
-    files = {}
+    found: dict[str, pd.DataFrame] = {}
     for name in run.checkpoints:
         reference = run.references.get(f"evaluation-{name}")
-        if reference and (record := store.find(reference)):
-            files[name] = store.path(record, "evaluations.parquet")
-    return read_evaluations(files)
+        if reference and (record := store.check(reference)):
+            found |= read_evaluations({name: store.path(record, "evaluations.parquet")})
+            store.release(record)
+    return found

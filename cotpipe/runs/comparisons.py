@@ -14,7 +14,7 @@ from cotpipe.recipe.trainers import Sft
 from cotpipe.report.arms import contrasts, score_arm
 from cotpipe.report.compared import CheckpointScore, Compared, Spent, Unfinished
 from cotpipe.report.comparison_page import write_comparison_page
-from cotpipe.report.summary import read_evaluations
+from cotpipe.runs.answers import answers_of
 from cotpipe.runs.log import Run, read_runs, recipe_of
 from cotpipe.steps.plan import flatten, name_artifacts
 from cotpipe.store.artifacts import Store
@@ -150,16 +150,18 @@ def compare_arms(
     for member in members:
         if member.run is None or not member.is_done or (member.arm, member.seed) in gone:
             continue
-        evaluations = _evaluations(store, member.run)
-        if not evaluations:
+        checkpoints = member.run.checkpoints[1:]  # but for the student that it began with
+        evaluated = answers_of(member.run, store)
+        if not evaluated.keys() >= set(checkpoints):
             gone[member.arm, member.seed] = (
                 f"what run {member.run.run_id} evaluated is no longer in the store; compare again"
             )
-        for checkpoint, rows in evaluations.items():
+            continue
+        for checkpoint in checkpoints:
             last[member.arm] = member.arm, checkpoint
-            answers.setdefault(last[member.arm], []).append(rows.assign(seed=member.seed))
-        if evaluations:
-            costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
+            rows = evaluated[checkpoint].assign(seed=member.seed)
+            answers.setdefault(last[member.arm], []).append(rows)
+        costs.setdefault(member.arm, []).append(cost_of(store, member.run.references))
     _require_same_problems(comparison, {arm: answers[key] for arm, key in last.items()})
     together = {key: pd.concat(rows, ignore_index=True) for key, rows in answers.items()}
     joined = {arm: together[key] for arm, key in last.items()}
@@ -179,19 +181,6 @@ def compare_arms(
             if not one.is_done or (one.arm, one.seed) in gone
         ],
     )
-
-
-def _evaluations(store: Store, run: Run) -> "dict[str, pd.DataFrame]":
-    """The answers of a run's checkpoints, but for the student that it began with; none if one is gone."""
-    found: dict[str, pd.DataFrame] = {}
-    for checkpoint in run.checkpoints[1:]:
-        record = store.check(run.references[f"evaluation-{checkpoint}"])
-        if record is None:
-            return {}
-        path = store.path(record, "evaluations.parquet")
-        found |= read_evaluations({checkpoint: path})
-        store.release(record)
-    return found
 
 
 def _require_same_problems(

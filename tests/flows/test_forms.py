@@ -9,6 +9,7 @@ from cotpipe.errors import UserError
 from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
 from cotpipe.store.artifacts import open_store
+from flows.comparison import chosen_comparison
 from flows.curriculum import chosen_recipe
 
 
@@ -74,3 +75,28 @@ def test_a_recipe_of_the_workers_own_and_the_command_may_name_any_file(worker, m
     assert read.problems.source.local_paths() == [path]
     monkeypatch.delenv("PREFECT__RUNTIME__DEPLOYMENT__ID")
     assert chosen(kind="file", path=str(path))
+
+
+COMPARISON = """\
+name: own
+recipe: demo
+seeds: [1]
+baseline: full
+arms: {full: null, stage1: {stages: [stage1]}}
+"""
+
+
+def test_a_form_may_name_the_shipped_comparisons_and_those_of_the_worker_and_changes_nothing(
+    worker, monkeypatch
+):
+    own, private = worker / "recipes" / "own.yaml", worker / "private" / "own.yaml"
+    for path in (own, private):
+        path.write_text(COMPARISON)
+    assert chosen_comparison("curriculum", (), None).name == "curriculum"
+    assert chosen_comparison("own", (), "renamed").name == "renamed"
+    with pytest.raises(UserError, match="neither a shipped comparison nor a file in the folder"):
+        chosen_comparison(str(private), (), None)
+    with pytest.raises(UserError, match="changes: not accepted in a form"):
+        chosen_comparison("curriculum", ("student.model=own",), None)
+    monkeypatch.delenv("PREFECT__RUNTIME__DEPLOYMENT__ID")
+    assert chosen_comparison(str(private), ("seed=3",), None).name == "own"
