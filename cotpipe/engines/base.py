@@ -147,3 +147,10 @@ def tokens_of(
             f"{model.name}'s context of {context}"
         )
     return tokens
+
+
+def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
+    """All tokens that end an answer: the tokenizer's, and those of the generation config."""
+    configured = generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (tokenizer.eos_token_id, *several) if token is not None}

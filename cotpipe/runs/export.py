@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from cotpipe.engines.transformers_engine import end_tokens
+from cotpipe.engines.base import end_tokens
 from cotpipe.errors import UserError
 from cotpipe.report.card import Base, Handed, write_card
 from cotpipe.report.summary import summarise

@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from cotpipe.data.rows import Lesson
-from cotpipe.engines.base import Model, PromptTooLongError, Request, tokens_of
+from cotpipe.engines.base import Model, PromptTooLongError, Request, end_tokens, tokens_of
 from cotpipe.engines.served import Served
-from cotpipe.engines.transformers_engine import end_tokens
 from cotpipe.errors import UserError
 from cotpipe.rationale.prompts import question_prompt
 from cotpipe.rationale.turns import prompt_text

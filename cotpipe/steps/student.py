@@ -117,7 +117,7 @@ def open_student(section: Student) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from cotpipe.engines.transformers_engine import end_tokens
+    from cotpipe.engines.base import end_tokens
 
     disable_progress_bar()
     if section.model.startswith(_WHEEL):

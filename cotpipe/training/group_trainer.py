@@ -10,15 +10,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
+from cotpipe.engines.base import end_tokens
+from cotpipe.hardware.decoding import Decoder
 from cotpipe.hardware.devices import fast_dtype, generation_attention
+from cotpipe.hardware.families import has_plain_attention
 from cotpipe.training.packing import (
     PACKED,
-    can_be_packed,
     is_worth_packing,
     pack,
     packed_outputs,
 )
-from cotpipe.training.rollouts import Rollouts
 from cotpipe.training.student import merged_weights
 
 _ROUNDING = 1e-6
@@ -29,8 +30,8 @@ class GroupTrainer(GRPOTrainer):
     """GRPO that computes the prompt of a group once, in its rollouts and in training.
 
     Rollouts are written with a copy of the student in the device's fast dtype: the float32 training
-    weights would be cast for every token. Models that `can_be_packed` refuses are trained as in
-    TRL.
+    weights would be cast for every token. Models without plain attention (`has_plain_attention`) are
+    trained as in TRL.
     """
 
     _copy: PreTrainedModel | None = None
@@ -38,16 +39,16 @@ class GroupTrainer(GRPOTrainer):
     model_wrapped: Any
 
     def __init__(self, model: PreTrainedModel, **arguments: Any) -> None:
-        self._packs = can_be_packed(model.config)
+        self._packs = has_plain_attention(model.config)
         if self._packs:
             model.set_attn_implementation(PACKED)
         super().__init__(model=model, **arguments)
 
-    def rollouts(self) -> Rollouts:
+    def rollouts(self) -> Decoder:
         """A writer of completions with the student's current weights, for this process."""
-        return Rollouts(
-            self._updated_copy(), self.processing_class, self.args.generation_batch_size
-        )
+        model = self._updated_copy()
+        ends = end_tokens(model.generation_config, self.processing_class)
+        return Decoder(model, ends, self.args.generation_batch_size)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any, **named: Any) -> Any:
         completions = self.rollouts().complete(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -19,9 +18,6 @@ from cotpipe.hardware.devices import generation_attention
 
 PACKED = "packed"
 """The attention's name in transformers: `model.set_attn_implementation(PACKED)`."""
-
-_FAMILIES = frozenset({"llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3"})
-"""Model types for which the tests show that packing changes no log-probability."""
 
 _UNSCORED = -100
 
@@ -62,17 +58,6 @@ class _Branch:
     prompt_length: int
     start: int
     length: int
-
-
-def can_be_packed(config: PreTrainedConfig) -> bool:
-    """Whether a model computes the same for packed rows as for separate ones.
-
-    Not so where a window slides over the sequence or a state runs along it (linear attention,
-    Mamba), and with images, whose place counts. Only families that were tested are packed.
-    """
-    layers = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    return config.model_type in _FAMILIES and layers <= {"full_attention"} and window is None
 
 
 def is_worth_packing(

@@ -1,5 +1,7 @@
 """The transformers engine on a tiny student."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -68,14 +70,25 @@ def test_every_request_is_answered_k_times_and_sampling_is_reproducible(stopping
     assert all(one.truncated == (one.num_tokens == 150) for row in first for one in row)
 
 
-def test_leaving_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
+def test_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
     monkeypatch.setattr("cotpipe.hardware.devices.fast_dtype", lambda: torch.float32)
     sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=90, seed=0)
-    whole = TransformersEngine(Model(str(tiny_student)), 7).generate(REQUESTS, sampling, Silent())
-    monkeypatch.setattr("cotpipe.engines.transformers_engine._STRETCH", 16)
-    assert texts(
-        TransformersEngine(Model(str(tiny_student)), 3).generate(REQUESTS, sampling, Silent())
-    ) == texts(whole)
+    whole, small = (
+        TransformersEngine(Model(str(tiny_student)), size).generate(REQUESTS, sampling, Silent())
+        for size in (7, 3)
+    )
+    assert texts(small) == texts(whole)
+
+
+def test_an_answer_ends_before_a_stop_string(stopping_student):
+    engine = TransformersEngine(Model(str(stopping_student)), 4)
+    free = Sampling(num_samples=1, temperature=0.0, max_new_tokens=150, seed=0)
+    text = engine.generate(REQUESTS[:1], free, Silent())[0][0].text
+    stop = text[20:23]
+    (answer,) = engine.generate(REQUESTS[:1], replace(free, stop=(stop,)), Silent())[0]
+    assert answer.text == text[: text.find(stop)]
+    assert answer.num_tokens < 150
+    assert not answer.truncated
 
 
 def test_a_question_longer_than_the_context_costs_the_others_nothing(tiny_student):

@@ -155,7 +155,7 @@ def test_a_group_stays_together_in_a_micro_batch(tiny_student, tmp_path):
 
 
 def test_other_models_are_trained_as_in_trl(tiny_student, tmp_path, monkeypatch):
-    monkeypatch.setattr("cotpipe.training.group_trainer.can_be_packed", lambda config: False)
+    monkeypatch.setattr("cotpipe.training.group_trainer.has_plain_attention", lambda config: False)
     _, ours = assert_as_in_trl(tiny_student, tmp_path, micro_batch(ONE_GROUP))
     assert ours == ROWS * (7 + LENGTH)
     trainer_of(GroupTrainer, tiny_student, tmp_path).train()

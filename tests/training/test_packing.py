@@ -7,22 +7,11 @@ from trl.trainer.utils import add_fused_lm_head
 
 from cotpipe.training.packing import (
     PACKED,
-    can_be_packed,
     is_worth_packing,
     pack,
     packed_outputs,
 )
-
-PADDING = 0
-FAMILIES = ["llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3"]
-
-
-def config_of(family: str, **fields):
-    return AutoConfig.for_model(
-        family, vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, pad_token_id=PADDING, bos_token_id=None,
-        eos_token_id=2, **fields,
-    )  # fmt: skip
+from tests.helpers.families import FAMILIES, PADDING, config_of
 
 
 def model_of(family: str, attention: str, **fields):
@@ -140,22 +129,3 @@ def test_packing_is_for_rows_with_something_in_common():
     assert is_worth_packing(*micro_batch([5, 5], [0, 0, 1], [2, 2, 2]))
     assert not is_worth_packing(*micro_batch([5, 5, 4], [0, 1, 2], [2, 2, 2]))
     assert is_worth_packing(*micro_batch([5, 5], [0, 1], [2, 0]))
-
-
-@pytest.mark.parametrize(
-    ("config", "is_packed"),
-    [
-        (config_of("llama"), True),
-        (config_of("qwen2"), True),
-        (config_of("qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1), False),
-        (config_of("mistral", sliding_window=8), False),
-        (config_of("gemma3_text"), False),  # windows in most layers
-        (AutoConfig.for_model("mamba2"), False),
-        (AutoConfig.for_model("qwen3_next"), False),  # linear attention
-        (AutoConfig.for_model("llava"), False),  # images
-        (AutoConfig.for_model("gpt2"), False),  # not tested
-    ],
-    ids=lambda value: getattr(value, "model_type", None),
-)
-def test_models_that_need_their_rows_apart_are_left_to_trl(config, is_packed):
-    assert can_be_packed(config) is is_packed
