@@ -14,7 +14,7 @@ from prefect.runtime import deployment, flow_run
 
 from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.comparison import SHIPPED_COMPARISONS, Arm, Comparison, load_comparison
-from cotpipe.recipe.files import recipe_in
+from cotpipe.recipe.files import SHIPPED, recipe_in
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.compared import Spent, as_markdown
 from cotpipe.runs.comparisons import (
@@ -43,31 +43,41 @@ def _arm_name() -> str:
     return f"{recipe.name}, seed {recipe.seed}"
 
 
-def chosen_comparison(file: str, changes: Sequence[str], name: str | None) -> Comparison:
+def chosen_comparison(
+    file: str, changes: Sequence[str], name: str | None, recipe: str | None = None
+) -> Comparison:
     """The comparison that a flow was asked for.
 
     Args:
         file: As `compare` takes it. A form names a shipped one, or one of the worker's recipes.
         changes: Changes of the base recipe; none from a form.
         name: Its name in the store; default: the one in the file.
+        recipe: The base recipe in place of the file's; a form names it as it names the file.
 
     Raises:
         UserError: There is no such comparison, or a form asks for more than it may.
     """
     if not deployment.id:
-        return load_comparison(file, changes, name)
+        return load_comparison(file, changes, name, recipe)
     if changes:
         raise UserError(
             "changes: not accepted in a form; put a comparison that has them into the worker's folder of "
             "recipes (COTPIPE_RECIPES), and name it in comparison"
         )
-    folders = [SHIPPED_COMPARISONS, *([own] if (own := Settings().recipes) else [])]
-    if found := recipe_in(folders, file):
-        return load_comparison(str(found), name=name)
-    raise UserError(
-        f"comparison: {file!r} is neither a shipped comparison nor a file in the folder of recipes "
-        f"(COTPIPE_RECIPES: {Settings().recipes or 'not set'})"
-    )
+    base = _file_of_a_form("recipe", recipe, SHIPPED) if recipe else None
+    return load_comparison(_file_of_a_form("comparison", file, SHIPPED_COMPARISONS), (), name, base)
+
+
+def _file_of_a_form(field: str, name: str, shipped: Path) -> str:
+    """The shipped file of a name, or that in the worker's folder of recipes."""
+    own = Settings().recipes
+    found = recipe_in([shipped, *([own] if own else [])], name)
+    if found is None:
+        raise UserError(
+            f"{field}: {name!r} is neither a shipped {field} nor a file in the folder of recipes "
+            f"(COTPIPE_RECIPES: {own or 'not set'})"
+        )
+    return str(found)
 
 
 @flow(name="compare", flow_run_name=_name, validate_parameters=True)
@@ -77,6 +87,7 @@ def compare(
     seeds: tuple[int, ...] = (),
     changes: tuple[str, ...] = (),
     name: str | None = None,
+    recipe: str | None = None,
 ) -> None:
     """Run the arms of a comparison, seed by seed, and compare what their last checkpoints reach.
 
@@ -87,12 +98,14 @@ def compare(
         seeds: Run only these seeds.
         changes: Changes of the base recipe, as `--set` takes them; only for the command.
         name: Its name in the store; default: the one in the file.
+        recipe: The base recipe, in place of the file's: a shipped one, or a file in the worker's folder
+            of recipes; for the command, any file.
 
     Raises:
         RunError: Arms or seeds that failed, at the end: the others are run and compared all the same.
     """
     store = open_store(Settings())
-    chosen = chosen_comparison(comparison, changes, name)
+    chosen = chosen_comparison(comparison, changes, name, recipe)
     require_unchanged(store, chosen)
     write_page(store, compare_arms(store, chosen))  # from here on, `gc` keeps its runs
     failed: dict[tuple[str, int], str] = {}

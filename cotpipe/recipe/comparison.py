@@ -142,7 +142,10 @@ class Comparison(_Model):
 
 
 def load_comparison(
-    name_or_path: str, overrides: Sequence[str] = (), name: str | None = None
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    recipe: str | None = None,
 ) -> Comparison:
     """Load a comparison by path, or a shipped one by name.
 
@@ -150,6 +153,7 @@ def load_comparison(
         name_or_path: A YAML file, or the name of a comparison that comes with cotpipe.
         overrides: Changes of the base recipe, such as `student.model=FOLDER`.
         name: Its name in the store; default: the one in the file.
+        recipe: The base recipe, by path or name; default: the one that the file names.
 
     Raises `UserError` for whatever is wrong with the file, its base recipe, or one of its arms.
     """
@@ -161,7 +165,7 @@ def load_comparison(
         file = _File.model_validate(values | ({"name": name} if name else {}))
     except ValidationError as error:
         raise UserError(f"{path}: {describe(error, values)}") from None
-    base_path = recipe_path(file.recipe, path.parent)
+    base_path = recipe_path(recipe) if recipe else recipe_path(file.recipe, path.parent)
     base = read_mapping(base_path, "a recipe is a mapping of sections, such as `problems:`")
     change(base, override_values(overrides), "--set ")
     validated(base, str(base_path))

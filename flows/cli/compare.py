@@ -41,10 +41,26 @@ def compare(
         list[int] | None,
         typer.Option(metavar="SEED", help="Run only this seed; can be repeated."),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="The base recipe: a YAML file or a shipped one. Default: the file's.",
+        ),
+    ] = None,
     set_: SetOption = None,
     name: Annotated[
         str | None, typer.Option(help="Its name in the store. Default: the one in the file.")
     ] = None,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Run so many seeds at a time, each in a process with its share of the cores: for CPUs, "
+            "and for students that leave most of a GPU free.",
+        ),
+    ] = 1,
     store: StoreOption = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     dry_run: Annotated[
@@ -60,7 +76,7 @@ def compare(
     """
     opened = open_store(Settings())
     if other is not None:
-        if arm or seed or set_ or name or dry_run or open_:
+        if arm or seed or recipe or set_ or name or dry_run or open_ or at_once > 1:
             raise UserError(
                 "compare: two runs are there already: leave out the options of a comparison"
             )
@@ -68,13 +84,18 @@ def compare(
         return
     from cotpipe.recipe.comparison import load_comparison
 
-    comparison = load_comparison(what, set_ or [], name)
-    comparison.members(arm or (), seed or ())  # refuses unknown ones
+    comparison = load_comparison(what, set_ or [], name, recipe)
+    members = comparison.members(arm or (), seed or ())  # refuses unknown ones
     if dry_run:
         _show(comparison, opened)
         return
+    seeds = list(dict.fromkeys(seed for _, seed in members))
     try:
-        on_a_server(partial(_run, what, arm or (), seed or (), set_ or (), name))
+        if at_once > 1 and len(seeds) > 1:
+            command = ["compare", what, *_options(arm=arm, set=set_, name=name, recipe=recipe)]
+            on_a_server(partial(_run_seeds, command, seeds, at_once, comparison, opened))
+        else:
+            on_a_server(partial(_run, what, arm or (), seeds, set_ or (), name, recipe))
     except RunError:
         _show(comparison, opened)
         raise
@@ -97,10 +118,37 @@ def _run(
     seeds: Sequence[int],
     changes: Sequence[str],
     name: str | None,
+    recipe: str | None,
 ) -> None:
     from flows.comparison import compare as flow
 
-    flow(comparison, tuple(arms), tuple(seeds), tuple(changes), name)
+    flow(comparison, tuple(arms), tuple(seeds), tuple(changes), name, recipe)
+
+
+def _options(**values: str | list[str] | None) -> list[str]:
+    """Options as they are given to a command."""
+    return [
+        word
+        for name, value in values.items()
+        for one in ([value] if isinstance(value, str) else value or [])
+        for word in (f"--{name}", one)
+    ]
+
+
+def _run_seeds(
+    command: Sequence[str],
+    seeds: Sequence[int],
+    at_once: int,
+    comparison: "Comparison",
+    store: "Store",
+) -> None:
+    from cotpipe.runs.comparisons import compare_arms, write_page
+    from flows.cli.seeds import run_seeds
+
+    try:
+        run_seeds(command, seeds, at_once)
+    finally:  # each has written a page with what it found
+        write_page(store, compare_arms(store, comparison))
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:

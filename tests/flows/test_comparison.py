@@ -97,6 +97,21 @@ def test_another_seed_and_an_arm_less_cost_only_their_own_steps(first, compare, 
     assert len(read_runs(store.storage)) == before + 2
 
 
+def test_seeds_side_by_side_give_what_they_give_one_by_one(compare, store):
+    named = ("--name", "beside", "--arm", "short", "--arm", "broken")
+    done = compare(*named, "--at-once", "2", process=True)
+    assert_one_line_error(done, 1, "2 of 2 seeds failed: seed 1: 1 failed: broken, seed 1: ")
+    assert "seed 2: 1 failed: broken, seed 2: " in done.stderr
+    assert "broken, seed 2: failed (" in done.stdout
+    runs = [one for one in read_runs(store.storage) if one.recipe["name"] == "beside.short"]
+    assert sorted(one.recipe["seed"] for one in runs) == [1, 2]
+    assert {one.state for one in runs} == {"completed"}
+    alone = [one for one in read_runs(store.storage) if one.recipe["name"] == "tiny.short"]
+    assert {one.references["stage1"] for one in runs} >= {
+        one.references["stage1"] for one in alone if one.state == "completed"
+    }
+
+
 def test_arms_that_changed_since_their_first_seed_are_refused(first, compare):
     arms = ARMS | {"long": ONE_STAGE | {"set": {"stage1.examples.num_epochs": 4}}}
     refused = compare(arms=arms)
@@ -123,8 +138,12 @@ def test_runs_of_other_recipes_are_no_members(first, store, place, tiny_student)
 
 
 def test_gc_keeps_what_a_comparison_counts_as_long_as_its_page_is_there(first, store, place):
-    counted = {one.run_id for one in read_runs(store.storage) if not one.error}
-    counted -= {one.run_id for one in read_runs(store.storage) if "probe" in one.recipe["name"]}
+    counted = {
+        one.run_id
+        for one in read_runs(store.storage)
+        if one.recipe["name"].startswith("tiny.") and "probe" not in one.recipe["name"]
+        if not one.error
+    }
     assert counted <= {run.run_id for run in Look(store, 0, 0.0).kept_runs}
     page = place / "store" / "comparisons" / "tiny.html"
     kept = page.read_bytes()

@@ -94,6 +94,9 @@ def test_a_form_may_name_the_shipped_comparisons_and_those_of_the_worker_and_cha
         path.write_text(COMPARISON)
     assert chosen_comparison("curriculum", (), None).name == "curriculum"
     assert chosen_comparison("own", (), "renamed").name == "renamed"
+    assert chosen_comparison("curriculum", (), None, "demo").name == "curriculum"
+    with pytest.raises(UserError, match="recipe: .*neither a shipped recipe nor a file"):
+        chosen_comparison("curriculum", (), None, str(private))
     with pytest.raises(UserError, match="neither a shipped comparison nor a file in the folder"):
         chosen_comparison(str(private), (), None)
     with pytest.raises(UserError, match="changes: not accepted in a form"):

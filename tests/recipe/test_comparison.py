@@ -118,3 +118,14 @@ def test_arms_may_name_the_published_stages_of_a_recipe_that_lists_none(tmp_path
 def test_a_comparison_may_have_another_name():
     renamed = load_comparison("curriculum", name="mine")
     assert renamed.arms["sft"].recipe.name == "mine.sft.as-full"
+
+
+def test_another_base_recipe_takes_the_place_of_the_files(tmp_path):
+    base = tmp_path / "other.yaml"
+    base.write_text("problems: {source: {kind: arithmetic, num_problems: 321}}\n")
+    comparison = load_comparison("curriculum", ["evaluation.max_problems=7"], None, str(base))
+    for arm in comparison.arms.values():
+        assert arm.recipe.problems.source.num_problems == 321
+        assert arm.recipe.evaluation.max_problems == 7
+    with pytest.raises(UserError, match="recipe: no file 'nowhere'"):
+        load_comparison("curriculum", (), None, "nowhere")
