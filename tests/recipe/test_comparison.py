@@ -125,7 +125,7 @@ def test_another_base_recipe_takes_the_place_of_the_files(tmp_path):
     base.write_text("problems: {source: {kind: arithmetic, num_problems: 321}}\n")
     comparison = load_comparison("curriculum", ["evaluation.max_problems=7"], None, str(base))
     for arm in comparison.arms.values():
-        assert arm.recipe.problems.source.num_problems == 321
+        assert arm.recipe.model_dump()["problems"]["source"]["num_problems"] == 321
         assert arm.recipe.evaluation.max_problems == 7
     with pytest.raises(UserError, match="recipe: no file 'nowhere'"):
         load_comparison("curriculum", (), None, "nowhere")
