@@ -1,10 +1,25 @@
 """Settings from the environment (`COTPIPE_...`): where a run works and stores its artifacts."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cotpipe.errors import UserError
+
+Tracker = Literal["trackio", "wandb", "mlflow", "tensorboard"]
+"""An experiment tracker, by the name of its package."""
 
 
 def _split(value: Any) -> Any:
@@ -15,8 +30,18 @@ def _split(value: Any) -> Any:
     )
 
 
+def _installed(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
+    for name in trackers:
+        if find_spec(name) is None:
+            raise ValueError(f"{name} is not installed; pip install {name}")
+    return trackers
+
+
 class Settings(BaseSettings):
-    """Read from environment variables with the prefix `COTPIPE_`, or from a file `.env`."""
+    """Read from environment variables with the prefix `COTPIPE_`, or from a file `.env`.
+
+    Raises `UserError` for a value that is not possible.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="COTPIPE_", env_file=".env", extra="ignore", frozen=True
@@ -98,3 +123,20 @@ class Settings(BaseSettings):
     num_processes: PositiveInt = Field(
         1, description="Training processes, one per GPU; they share the rows of an optimizer step"
     )
+    trackers: Annotated[
+        tuple[Tracker, ...], NoDecode, BeforeValidator(_split), AfterValidator(_installed)
+    ] = Field(
+        (),
+        description="Experiment trackers that trainings report to, separated by commas: trackio, wandb, "
+        "mlflow, tensorboard; default: none",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong = (
+                f"COTPIPE_{'_'.join(map(str, one['loc'][:1])).upper()}: {one['msg']}"
+                for one in error.errors()
+            )
+            raise UserError("; ".join(wrong)) from None

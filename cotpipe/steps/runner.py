@@ -128,6 +128,7 @@ class StepRunner:
                 recipe=recipe,
                 settings=self.settings,
                 store=self.store,
+                reference=reference,
                 inputs=inputs,
                 output=draft.path,
                 training_states=TrainingStates(self.store.storage, reference),

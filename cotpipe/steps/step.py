@@ -24,6 +24,7 @@ class Work:
     recipe: Recipe
     settings: Settings
     store: Store
+    reference: Reference  # the artifact to make
     inputs: Mapping[str, Reference]  # the artifacts to read, by kind
     output: Path  # the directory to write to
     training_states: TrainingStates

@@ -23,6 +23,7 @@ from cotpipe.training.messages import (
     read_message,
 )
 from cotpipe.training.processes import command, threads_each
+from cotpipe.training.trackers import tracking_variables
 
 # Keep large buffers (up to 128 MB free) instead of returning them to the system and faulting them
 # in again at every optimizer step, which speeds up training on a CPU. With higher bounds, memory
@@ -71,7 +72,7 @@ def train(
     trained = Trained()
     ending: Ending | None = None
     with log_file.open("w", encoding="utf-8") as log:
-        process = _start(job_file, num_processes)
+        process = _start(job, job_file, num_processes)
         assert process.stdout
         assert process.stderr
         listener = threading.Thread(
@@ -104,12 +105,13 @@ def train(
     return trained
 
 
-def _start(job_file: Path, num_processes: int) -> "subprocess.Popen[str]":
+def _start(job: Job, job_file: Path, num_processes: int) -> "subprocess.Popen[str]":
+    defaults = _ENVIRONMENT | (tracking_variables(job) if job.trackers else {})
     return subprocess.Popen(
         command(job_file, num_processes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": threads_each(num_processes)},
+        env=defaults | os.environ | {"OMP_NUM_THREADS": threads_each(num_processes)},
         text=True,
         start_new_session=True,
     )
