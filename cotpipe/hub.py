@@ -1,9 +1,10 @@
-"""Checking that the Hugging Face hub is reachable and has a model or data set."""
+"""The Hugging Face hub: whether it has a model or data set, and handing a student over to it."""
 
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
-from cotpipe.errors import UserError
+from cotpipe.errors import RunError, UserError
 
 _SECONDS = 10.0
 
@@ -25,9 +26,60 @@ def require_on_hub(kind: Literal["model", "dataset"], name: str, revision: str |
     try:
         ask(name, revision=revision, timeout=_SECONDS)
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"cannot get {name} from the hub: {first}; {advice}") from error
+        why = _first_line(error)
+        raise UserError(f"cannot get {name} from the hub: {why}; {advice}") from error
     return f"{name} is on the hub"
+
+
+def require_free_on_hub(name: str) -> None:
+    """Raise `UserError` if a model of that name cannot be made: it is there, or we are not known."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        api.whoami()
+        taken = api.repo_exists(name)
+    except HFValidationError as error:
+        raise UserError(f"--push {name}: {error}") from error
+    except (LocalTokenNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise UserError(
+            f"--push {name}: the hub does not let us in ({_first_line(error)}); log in with "
+            "`hf auth login` or set HF_TOKEN to a token that may write, and check the network"
+        ) from error
+    if taken:
+        raise UserError(
+            f"--push {name}: the hub has a model of that name; choose another, or add to that one with: "
+            f"hf upload {name} FOLDER"
+        )
+
+
+def push_to_hub(folder: Path, name: str) -> str:
+    """Upload a folder as a new private model; returns its address.
+
+    Raises `RunError` if the hub refuses it or the upload breaks off; the folder stays as it is.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        made = api.create_repo(name, private=True)
+        api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="A student distilled with cotpipe"
+        )
+    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
+        raise RunError(
+            f"{folder} is not on the hub as {name}: {_first_line(error)}; when that is repaired: "
+            f"hf upload {name} {folder}"
+        ) from error
+    return str(made)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @cache

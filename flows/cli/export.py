@@ -27,6 +27,13 @@ def export(
             help="The stage whose checkpoint to write; default: the last one that is finished.",
         ),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME",
+            help="Also upload the folder to the Hugging Face hub, as a new private model.",
+        ),
+    ] = None,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -35,13 +42,16 @@ def export(
     transformers, vLLM and lm-evaluation-harness load it as it is; `README.md` says how to ask it, what
     it reached, and where it comes from.
     """
+    from cotpipe.hub import push_to_hub, require_free_on_hub
     from cotpipe.runs.export import export_student
 
+    if push:
+        require_free_on_hub(push)
     written = export_student(open_store(Settings()), run, stage, folder)
-    sys.stdout.write(
-        visible(
-            f"{written}: {folder.resolve()}\n"
-            f"measure it: cotpipe evaluate {folder} --recipe {folder / 'recipe.yaml'}"
-        )
-        + "\n"
-    )
+    lines = [
+        f"{written}: {folder.resolve()}",
+        f"measure it: cotpipe evaluate {folder} --recipe {folder / 'recipe.yaml'}",
+    ]
+    sys.stdout.write(visible("\n".join(lines)) + "\n")
+    if push:
+        sys.stdout.write(visible(f"on the hub, private: {push_to_hub(folder, push)}") + "\n")
