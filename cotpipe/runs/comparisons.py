@@ -230,7 +230,10 @@ def page_of(comparison: str) -> str:
 
 
 def cost_of(store: Store, references: Mapping[str, Reference]) -> Spent:
-    """What the artifacts of a run cost; those that all arms share are counted in each."""
+    """What the artifacts of a run cost; those that all arms share are counted in each.
+
+    Tokens are those of attempts, minings and trainings: evaluations measure, and train nothing.
+    """
     records = [record for one in references.values() if (record := store.record(one))]
     return Spent(
         sum(record.counts.get("trained_tokens", 0) for record in records),

@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 from cotpipe.data.splits import near_duplicates, position_of, split_at
-from cotpipe.recipe.model import SplitShares
+from cotpipe.recipe.problems import SplitShares
 
 
 def test_shares_are_met_and_nothing_moves_when_problems_are_added():
