@@ -1,5 +1,6 @@
 """The Hugging Face hub: whether it has a model or data set, and handing a student over to it."""
 
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -32,18 +33,20 @@ def require_on_hub(kind: Literal["model", "dataset"], name: str, revision: str |
 
 
 def require_free_on_hub(name: str) -> None:
-    """Raise `UserError` if a model of that name cannot be made: it is there, or we are not known."""
+    """Raise `UserError` if a model `ORG/NAME` cannot be made: it is there, or we are not known."""
     import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    if "/" not in name:
+        raise UserError(f"--push {name}: give the organization or user, too: ORG/{name}")
     api = HfApi()
     try:
-        api.whoami()
         taken = api.repo_exists(name)
+        api.whoami()
     except HFValidationError as error:
-        raise UserError(f"--push {name}: {error}") from error
-    except (LocalTokenNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise UserError(f"--push {name}: {_first_line(error)}") from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise UserError(
             f"--push {name}: the hub does not let us in ({_first_line(error)}); log in with "
             "`hf auth login` or set HF_TOKEN to a token that may write, and check the network"
@@ -56,7 +59,7 @@ def require_free_on_hub(name: str) -> None:
 
 
 def push_to_hub(folder: Path, name: str) -> str:
-    """Upload a folder as a new private model; returns its address.
+    """Upload a folder as a new private model `ORG/NAME`; returns its address.
 
     Raises `RunError` if the hub refuses it or the upload breaks off; the folder stays as it is.
     """
@@ -70,10 +73,10 @@ def push_to_hub(folder: Path, name: str) -> str:
         api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="A student distilled with cotpipe"
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise RunError(
             f"{folder} is not on the hub as {name}: {_first_line(error)}; when that is repaired: "
-            f"hf upload {name} {folder}"
+            f"hf upload --private {name} {shlex.quote(str(folder))}"
         ) from error
     return str(made)
 

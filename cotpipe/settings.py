@@ -14,6 +14,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cotpipe.errors import UserError
@@ -32,8 +33,9 @@ def _split(value: Any) -> Any:
 
 def _installed(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
     for name in trackers:
-        if find_spec(name) is None:
-            raise ValueError(f"{name} is not installed; pip install {name}")
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # without an origin, a mere folder of that name
+            raise PydanticCustomError("tracker", f"{name} is not installed; pip install {name}")
     return trackers
 
 

@@ -121,7 +121,8 @@ def _type(told: Mapping[str, Any], field: FieldInfo | None = None) -> str:
         return "section"
     match told.get("type"):
         case "array":
-            return f"list of {_plural(_type(told['items']))}"
+            items = _type(told["items"])
+            return f"list, {items}" if items.startswith("one of") else f"list of {_plural(items)}"
         case "object":
             return "mapping of names to values"
         case kind:

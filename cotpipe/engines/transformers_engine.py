@@ -23,7 +23,7 @@ from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.settings import Settings
 
-_STRETCH = 16
+_STRETCH = 64
 """Tokens after which stop strings are looked for."""
 
 
@@ -102,8 +102,8 @@ class TransformersEngine:
             sampling.temperature,
             sampling.top_p,
             sampling.max_new_tokens,
-            is_over=partial(self._has_stopped, sampling.stop),
-            tell=lambda finished: progress(finished, total),
+            is_stopped=partial(self._has_stopped, sampling.stop),
+            on_progress=lambda finished: progress(finished, total),
         )
         for index, completions in zip(prompts, written, strict=True):
             samples[index] += [self._read(tokens, sampling) for tokens in completions]

@@ -1,22 +1,37 @@
 """Writing completions with a model in this process, many to a prompt.
 
-What prompts have in common is computed once, a prompt once for all its completions; keys and values
-are written in place; finished completions leave the batch, and waiting ones take their places.
+What prompts have in common is computed once, a prompt once for all its completions that begin
+together; keys and values are written in place; finished completions leave the batch, and waiting
+ones take their places. Models without plain attention are left to transformers' `generate`.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
-from cotpipe.hardware.drawing import draw
 from cotpipe.hardware.families import has_plain_attention
-from cotpipe.hardware.rows import Rows, Start
+from cotpipe.hardware.rows import Rows, SharedPrefix
+from cotpipe.hardware.sampling import draw
 
 _REFILL = 4
 """Waiting completions enter when one in so many places is free: each time, the cache is copied."""
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """How completions are drawn, and where they end but for end tokens."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    is_stopped: Callable[[list[int]], bool]
+
+    def goes_on(self, tokens: list[int]) -> bool:
+        return len(tokens) < self.max_new_tokens and not self.is_stopped(tokens)
 
 
 class Decoder:
@@ -42,8 +57,8 @@ class Decoder:
         temperature: float,
         top_p: float,
         max_new_tokens: int,
-        is_over: Callable[[list[int]], bool] = lambda tokens: False,
-        tell: Callable[[int], None] = lambda finished: None,
+        is_stopped: Callable[[list[int]], bool] = lambda tokens: False,
+        on_progress: Callable[[int], None] = lambda finished: None,
     ) -> list[list[list[int]]]:
         """Complete each prompt several times; draws from torch's generator.
 
@@ -53,8 +68,8 @@ class Decoder:
             temperature: Sampling temperature; 0 takes the most likely token.
             top_p: Share of the probability from which tokens are drawn.
             max_new_tokens: Maximum length of a completion (tokens).
-            is_over: Whether a completion without an end token, given its tokens, ends here.
-            tell: Receives the number of finished completions.
+            is_stopped: Whether a completion without an end token, given its tokens, ends here.
+            on_progress: Receives the number of finished completions.
 
         Returns:
             The tokens of each prompt's completions, the end token included.
@@ -64,16 +79,12 @@ class Decoder:
         # Similar lengths together, for little padding.
         waiting = deque(sorted(range(len(asked)), key=lambda place: len(asked[place])))
 
-        def goes_on(tokens: list[int]) -> bool:
-            return len(tokens) < max_new_tokens and not is_over(tokens)
-
+        sampling = _Sampling(temperature, top_p, max_new_tokens, is_stopped)
         was_training = self._model.training
         self._model.eval()
         with torch.inference_mode():
-            if self._is_plain:
-                self._write(asked, written, waiting, (temperature, top_p), goes_on, tell)
-            else:
-                self._generate(asked, written, waiting, (temperature, top_p), max_new_tokens, tell)
+            write = self._write if self._is_plain else self._generate
+            write(asked, written, waiting, sampling, on_progress)
         self._model.train(was_training)
         return [written[start : start + samples] for start in range(0, len(asked), samples)]
 
@@ -82,30 +93,29 @@ class Decoder:
         prompts: Sequence[list[int]],
         written: list[list[int]],
         waiting: deque[int],
-        sampling: tuple[float, float],
-        goes_on: Callable[[list[int]], bool],
-        tell: Callable[[int], None],
+        sampling: _Sampling,
+        on_progress: Callable[[int], None],
     ) -> None:
         """Write all completions, by their numbers, token by token."""
         if not waiting:
             return
-        start = Start(self._model, prompts)
+        prefix = SharedPrefix(self._model, prompts)
         rows: Rows | None = None
         going: list[int] = []
         while waiting or going:
             free = self._batch_size - len(going)
             if waiting and free * _REFILL >= self._batch_size:
                 entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                entered = start.rows([prompts[number] for number in entering])
-                rows = rows.joined(entered) if rows and going else entered
+                entered = prefix.rows([prompts[number] for number in entering])
+                rows = rows.concat(entered) if rows else entered
                 going += entering
             assert rows is not None
-            drawn = draw(rows.logits, *sampling)
+            drawn = draw(rows.logits, sampling.temperature, sampling.top_p)
             ended = []
             for place, token in enumerate(drawn.tolist()):
                 tokens = written[going[place]]
                 tokens.append(token)
-                if token in self._ends or not goes_on(tokens):
+                if token in self._ends or not sampling.goes_on(tokens):
                     ended.append(place)
             moves = _moves(len(going), ended)
             for hole, last in moves:
@@ -115,49 +125,64 @@ class Decoder:
             if going:
                 rows.keep(len(going), moves)
                 rows.enter(drawn[: len(going)])
+            else:
+                rows = None
             if ended:
-                tell(len(prompts) - len(waiting) - len(going))
+                on_progress(len(prompts) - len(waiting) - len(going))
 
     def _generate(
         self,
         prompts: Sequence[list[int]],
         written: list[list[int]],
         waiting: deque[int],
-        sampling: tuple[float, float],
-        max_new_tokens: int,
-        tell: Callable[[int], None],
+        sampling: _Sampling,
+        on_progress: Callable[[int], None],
     ) -> None:
         """By transformers' `generate`, which knows every kind of cache."""
-        temperature, top_p = sampling
-        drawing: dict[str, Any] = (
-            {"do_sample": True, "temperature": temperature, "top_p": top_p}
-            if temperature
-            else {"do_sample": False}
-        )
-        while waiting:
-            numbers = [waiting.popleft() for _ in range(min(self._batch_size, len(waiting)))]
-            width = max(len(prompts[number]) for number in numbers)
-            padding = [width - len(prompts[number]) for number in numbers]
-            padded = [
-                [0] * left + prompts[number] for left, number in zip(padding, numbers, strict=True)
-            ]
-            mask = [[0] * left + [1] * (width - left) for left in padding]
-            output = self._model.generate(
-                torch.tensor(padded, device=self._model.device),
-                attention_mask=torch.tensor(mask, device=self._model.device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(self._ends) or None,
-                pad_token_id=0,
-                top_k=0,
-                **drawing,
-            )
-            for number, tokens in zip(numbers, output[:, width:].tolist(), strict=True):
-                written[number] += self._ended(tokens)
-            tell(len(prompts) - len(waiting))
+        own = self._model.generation_config
+        # What the model's own sets, such as a penalty, would count where we say nothing.
+        self._model.generation_config = GenerationConfig()
+        try:
+            while waiting:
+                numbers = [waiting.popleft() for _ in range(min(self._batch_size, len(waiting)))]
+                completions = self._generated([prompts[number] for number in numbers], sampling)
+                for number, tokens in zip(numbers, completions, strict=True):
+                    written[number] += tokens
+                on_progress(len(prompts) - len(waiting))
+        finally:
+            self._model.generation_config = own
 
-    def _ended(self, tokens: list[int]) -> list[int]:
-        """The tokens up to the first end token, and this."""
-        ends = (place for place, token in enumerate(tokens, start=1) if token in self._ends)
+    def _generated(self, prompts: Sequence[list[int]], sampling: _Sampling) -> list[list[int]]:
+        device, width = self._model.device, max(map(len, prompts))
+        drawing: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature:
+            drawing = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0}
+            drawing["top_p"] = sampling.top_p
+
+        def are_over(tokens: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+            rows = tokens[:, width:].tolist()
+            return torch.tensor([sampling.is_stopped(row) for row in rows], device=device)
+
+        output = self._model.generate(
+            torch.tensor([[0] * (width - len(one)) + one for one in prompts], device=device),
+            attention_mask=torch.tensor(
+                [[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device
+            ),
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=0,
+            stopping_criteria=[are_over],
+            **drawing,
+        )
+        return [self._ended(row, sampling) for row in output[:, width:].tolist()]
+
+    def _ended(self, tokens: list[int], sampling: _Sampling) -> list[int]:
+        """The tokens up to where the completion ends."""
+        ends = (
+            place
+            for place, token in enumerate(tokens, start=1)
+            if token in self._ends or not sampling.goes_on(tokens[:place])
+        )
         return tokens[: next(ends, len(tokens))]
 
 
@@ -165,5 +190,6 @@ def _moves(count: int, ended: list[int]) -> list[tuple[int, int]]:
     """Which rows go into the places of ended ones, so that the first rows are those that go on."""
     remaining = count - len(ended)
     holes = [place for place in ended if place < remaining]
-    lasts = [place for place in range(remaining, count) if place not in set(ended)]
+    gone = set(ended)
+    lasts = [place for place in range(remaining, count) if place not in gone]
     return list(zip(holes, lasts, strict=True))

@@ -15,23 +15,23 @@ from transformers.cache_utils import DynamicLayer
 _BLOCK = 32
 """Columns by which the cache grows: attention is slow on tensors that are not whole (a slice)."""
 _MOST_TOKENS = 8192
-"""Tokens of prompts that are computed at a time: a bound for the memory of their attention."""
+"""Tokens of prompts that are computed at a time; a longer prompt is computed whole."""
 _LEAST_COMMON = 8
 """A shorter common beginning is not worth a pass of its own."""
 
 
-class Start:
+class SharedPrefix:
     """What prompts have in common, computed once; begins rows with the rest of each."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]]) -> None:
-        """Computes the beginning that all prompts share.
+        """Computes the beginning that all prompts share; of equal ones, all but the last token.
 
         Args:
             model: A model with plain attention, see `has_plain_attention`.
             prompts: The tokens of the prompts, at least one of each.
         """
         self._model = model
-        self._common = _common(prompts)
+        self._common = _shared(prompts)
         self._layers = [_InPlace() for _ in range(model.config.num_hidden_layers)]
         if self._common:
             tokens = torch.tensor([self._common], device=model.device)
@@ -45,7 +45,7 @@ class Start:
         found: Rows | None = None
         for piece in _pieces(prompts):
             begun = self._begin(piece)
-            found = found.joined(begun) if found else begun
+            found = found.concat(begun) if found else begun
         assert found, "no prompts"
         return found
 
@@ -67,14 +67,20 @@ class Start:
         layers = [layer.copied(len(distinct), width) for layer in self._layers]
         logits = _forward(self._model, layers, tokens, places.clamp(min=0), mask)
         of_row = torch.tensor([distinct[rest] for rest in rests], device=device)
-        # The common beginning lies before the padding; it belongs behind it.
-        columns = torch.arange(common + width, device=device).expand(len(rests), -1)
-        left = padding[of_row, None]
-        order = torch.where(columns < left + common, columns - left, columns)
-        order = torch.where(columns < left, columns + common, order)
         for layer in layers:
-            layer.take(of_row, order)
+            layer.take(of_row)
+        if common:  # it lies before the padding, and belongs behind it
+            self._behind_padding(layers, padding[of_row, None], width)
         return Rows(self._model, layers, logits[of_row], (common + width - padding)[of_row])
+
+    def _behind_padding(self, layers: "list[_InPlace]", padding: torch.Tensor, width: int) -> None:
+        """Move the common beginning behind the padding of each row, (rows, 1)."""
+        common = len(self._common)
+        columns = torch.arange(common + width, device=padding.device).expand(len(padding), -1)
+        order = torch.where(columns < padding + common, columns - padding, columns)
+        order = torch.where(columns < padding, columns + common, order)
+        for layer in layers:
+            layer.reorder(order)
 
     def _causal(self, width: int) -> torch.Tensor:
         """A mask of so many tokens, of which each sees itself and those before, (width, width)."""
@@ -95,7 +101,7 @@ class Rows:
         logits: torch.Tensor,
         lengths: torch.Tensor,
     ) -> None:
-        """Made by `Start`.
+        """Made by `SharedPrefix`.
 
         Args:
             model: The model.
@@ -107,18 +113,19 @@ class Rows:
         self._layers = layers
         self.logits = logits
         self._lengths = lengths
-        columns = torch.arange(layers[0].room, device=model.device)
+        columns = torch.arange(layers[0].capacity, device=model.device)
         end = layers[0].length
         is_seen = (columns < end) & (columns >= end - lengths[:, None])
         self._lowest = torch.finfo(model.dtype).min
         self._mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=model.device)
         self._mask = self._mask.masked_fill_(~is_seen, self._lowest)[:, None, None]
 
-    def joined(self, others: "Rows") -> "Rows":
-        """These rows and then others; columns that no row uses are dropped."""
+    def concat(self, others: "Rows") -> "Rows":
+        """These rows and then others, in place of both; columns that no row uses are dropped."""
         lengths = torch.cat([self._lengths, others._lengths])
+        length = int(lengths.max())
         layers = [
-            mine.joined(theirs, int(lengths.max()))
+            mine.concat(theirs, length)
             for mine, theirs in zip(self._layers, others._layers, strict=True)
         ]
         logits = torch.cat([self.logits, others.logits])
@@ -143,7 +150,6 @@ class Rows:
             self._mask[hole] = self._mask[last]
             self._lengths[hole] = self._lengths[last]
         self._mask, self._lengths = self._mask[:count], self._lengths[:count]
-        self.logits = self.logits[:count]
         for layer in self._layers:
             layer.keep(count, moves)
 
@@ -157,7 +163,7 @@ class _InPlace(DynamicLayer):
         self._held: list[torch.Tensor] = []  # keys, values
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """The number of columns, used or not."""
         return self._held[0].shape[2]
 
@@ -184,13 +190,17 @@ class _InPlace(DynamicLayer):
         ]
         return found
 
-    def take(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
-        """Take rows by number, with the columns of each in another order, (rows, columns)."""
-        places = columns[:, None, :, None]
-        self._held = [torch.take_along_dim(held[rows], places, dim=2) for held in self._held]
+    def take(self, rows: torch.Tensor) -> None:
+        """Take rows by number."""
+        self._held = [held[rows] for held in self._held]
 
-    def joined(self, others: "_InPlace", length: int) -> "_InPlace":
-        """These rows and then others, their last columns, with room for a few more."""
+    def reorder(self, columns: torch.Tensor) -> None:
+        """Put the columns of each row into another order, (rows, columns)."""
+        places = columns[:, None, :, None]
+        self._held = [torch.take_along_dim(held, places, dim=2) for held in self._held]
+
+    def concat(self, others: "_InPlace", length: int) -> "_InPlace":
+        """These rows and then others, their last columns, with room for a few more; both are empty then."""
         found = _InPlace()
         found.length = length
         for mine, theirs in zip(self._held, others._held, strict=True):
@@ -202,6 +212,7 @@ class _InPlace(DynamicLayer):
                     :, :, layer.length - used : layer.length
                 ]
             found._held.append(held)
+        self._held, others._held = [], []  # else all layers would be in memory twice
         return found
 
     def grow(self) -> None:
@@ -216,12 +227,10 @@ class _InPlace(DynamicLayer):
         self._held = [held[:count] for held in self._held]
 
 
-def _common(prompts: Sequence[list[int]]) -> list[int]:
-    """The tokens with which all prompts begin; none if all are equal, or if they are few."""
+def _shared(prompts: Sequence[list[int]]) -> list[int]:
+    """The tokens with which all prompts begin, if there are some; a token of each prompt remains."""
     first, last = min(prompts), max(prompts)
-    if first == last:
-        return []
-    # Whatever the first and the last in order share, all share. A token of each prompt remains.
+    # Whatever the first and the last in order share, all share.
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last[:-1], strict=False))
     common = [token for token, _ in shared]
     return common if len(common) >= _LEAST_COMMON else []

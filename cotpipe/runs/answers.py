@@ -1,5 +1,6 @@
 """The answers of a run's checkpoints to the held-out problems."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotpipe.report.summary import read_evaluations
@@ -10,10 +11,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def answers_of(run: Run, store: Store) -> "dict[str, pd.DataFrame]":
-    """The answers of the run's evaluated checkpoints, in order, that are still in the store."""
+def answers_of(
+    run: Run, store: Store, checkpoints: Sequence[str] | None = None
+) -> "dict[str, pd.DataFrame]":
+    """The answers of a run's evaluated checkpoints that are still in the store.
+
+    Args:
+        run: The run.
+        store: Its store.
+        checkpoints: The checkpoints, in order; default: all of the run.
+    """
     found: dict[str, pd.DataFrame] = {}
-    for name in run.checkpoints:
+    for name in run.checkpoints if checkpoints is None else checkpoints:
         reference = run.references.get(f"evaluation-{name}")
         if reference and (record := store.check(reference)):
             found |= read_evaluations({name: store.path(record, "evaluations.parquet")})

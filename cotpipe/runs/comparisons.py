@@ -151,7 +151,7 @@ def compare_arms(
         if member.run is None or not member.is_done or (member.arm, member.seed) in gone:
             continue
         checkpoints = member.run.checkpoints[1:]  # but for the student that it began with
-        evaluated = answers_of(member.run, store)
+        evaluated = answers_of(member.run, store, checkpoints)
         if not evaluated.keys() >= set(checkpoints):
             gone[member.arm, member.seed] = (
                 f"what run {member.run.run_id} evaluated is no longer in the store; compare again"

@@ -86,7 +86,7 @@ def _shard(
         write_rows(work.output / _FILE, Generation, rows)
         return {"answers": len(rows), "tokens": sum(row.num_tokens for row in rows)}
 
-    return Step(SHARDS, 2, (), lambda recipe: fields, run)
+    return Step(SHARDS, 3, (), lambda recipe: fields, run)
 
 
 def _read(file: Path, num_requests: int, sampling: Sampling) -> list[list[Generated]]:

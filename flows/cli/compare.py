@@ -57,8 +57,8 @@ def compare(
         typer.Option(
             min=1,
             metavar="N",
-            help="Run so many seeds at a time, each in a process with its share of the cores: for CPUs, "
-            "and for students that leave most of a GPU free.",
+            help="Run so many seeds at a time, each in a process with its share of the cores. On a GPU, give "
+            "each its share of the memory, too: COTPIPE_GPU_MEMORY_SHARE.",
         ),
     ] = 1,
     store: StoreOption = None,
@@ -93,6 +93,7 @@ def compare(
     try:
         if at_once > 1 and len(seeds) > 1:
             command = ["compare", what, *_options(arm=arm, set=set_, name=name, recipe=recipe)]
+            command += ["--debug"] if debug else []
             on_a_server(partial(_run_seeds, command, seeds, at_once, comparison, opened))
         else:
             on_a_server(partial(_run, what, arm or (), seeds, set_ or (), name, recipe))
@@ -142,13 +143,16 @@ def _run_seeds(
     comparison: "Comparison",
     store: "Store",
 ) -> None:
-    from cotpipe.runs.comparisons import compare_arms, write_page
-    from flows.cli.seeds import run_seeds
+    from cotpipe.runs.comparisons import compare_arms, require_unchanged, write_page
+    from flows.cli.seeds import Seeds
 
-    try:
-        run_seeds(command, seeds, at_once)
-    finally:  # each has written a page with what it found
-        write_page(store, compare_arms(store, comparison))
+    require_unchanged(store, comparison)
+    with Seeds(command, min(at_once, len(seeds)), Settings().num_processes) as several:
+        failed = several.run(seeds)
+    write_page(store, compare_arms(store, comparison))  # each has written one with what it found
+    if failed:
+        told = "; ".join(f"seed {seed}: {why}" for seed, why in failed.items())
+        raise RunError(f"{len(failed)} of {len(seeds)} seeds failed: {told}")
 
 
 def _show(comparison: "Comparison", store: "Store") -> None:

@@ -1,47 +1,85 @@
-"""The seeds of a comparison side by side, each in a process of its own."""
+"""The seeds of a comparison side by side, each in a process of its own.
+
+A process ends with the one that has started it, however that ends: its standard input is a pipe,
+which the system closes then.
+"""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from cotpipe.errors import RunError
 from cotpipe.training.processes import threads_each
 
+_SECONDS_TO_END = 60.0
 
-def run_seeds(command: Sequence[str], seeds: Sequence[int], at_once: int) -> None:
-    """Run a command of cotpipe with every seed; its lines on standard error begin with the seed.
 
-    Args:
-        command: The command and its options, without `--seed`.
-        seeds: The seeds.
-        at_once: Number of processes at a time; each gets its share of the cores.
+class Seeds:
+    """Runs a command of cotpipe with several seeds; a `with` block ends those that still run."""
 
-    Raises:
-        RunError: Seeds that failed, at the end: the others run all the same.
-    """
-    environment = os.environ | {"OMP_NUM_THREADS": threads_each(min(at_once, len(seeds)))}
+    def __init__(self, command: Sequence[str], at_once: int, processes_each: int = 1) -> None:
+        """Prepare to run.
 
-    def run(seed: int) -> str:
-        """Run one seed; returns its last line if it failed."""
+        Args:
+            command: The command and its options, without `--seed`.
+            at_once: Number of seeds at a time.
+            processes_each: Number of processes that train one seed; all of them share the cores.
+        """
+        self._command = [sys.executable, "-P", "-m", "flows.cli.seeds", *command]
+        threads = threads_each(at_once * processes_each)
+        self._environment = os.environ | {"OMP_NUM_THREADS": threads}
+        self._pool = ThreadPoolExecutor(at_once)
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def __enter__(self) -> "Seeds":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._running):
+            assert process.stdin
+            process.stdin.close()
+        self._pool.shutdown()
+
+    def run(self, seeds: Sequence[int]) -> dict[int, str]:
+        """Run all seeds; lines on standard error begin with the seed. Returns why some failed."""
+        reasons = self._pool.map(self._run, seeds)
+        return {seed: why for seed, why in zip(seeds, reasons, strict=True) if why}
+
+    def _run(self, seed: int) -> str:
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.cli", *command, "--seed", str(seed)],
-            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True,
+            [*self._command, "--seed", str(seed)],
+            env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace",
+            start_new_session=True,  # Ctrl-C is for the first process, which ends the others
         ) as process:  # fmt: skip
+            self._running.add(process)
             assert process.stderr
-            line = ""
+            said = ""
             for line in process.stderr:
                 sys.stderr.write(f"{seed:<4} {line}")
                 sys.stderr.flush()
-        return line.strip().removeprefix("cotpipe: ") if process.returncode else ""
+                if line.startswith("cotpipe: "):
+                    said = line.strip().removeprefix("cotpipe: ")
+            status = process.wait()
+            self._running.discard(process)
+        if status < 0:
+            return f"it was ended by {signal.Signals(-status).name}"
+        return (said or f"it ended with status {status}") if status else ""
 
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        failed = [(seed, why) for seed, why in zip(seeds, pool.map(run, seeds), strict=True) if why]
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C is told to the processes, too; no other starts
-    if failed:
-        told = "; ".join(f"seed {seed}: {why}" for seed, why in failed)
-        raise RunError(f"{len(failed)} of {len(seeds)} seeds failed: {told}")
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # returns when the pipe is closed
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(_SECONDS_TO_END)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    from flows.cli.main import main
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    main()

@@ -97,19 +97,22 @@ def test_another_seed_and_an_arm_less_cost_only_their_own_steps(first, compare, 
     assert len(read_runs(store.storage)) == before + 2
 
 
-def test_seeds_side_by_side_give_what_they_give_one_by_one(compare, store):
-    named = ("--name", "beside", "--arm", "short", "--arm", "broken")
-    done = compare(*named, "--at-once", "2", process=True)
+def test_seeds_side_by_side_are_runs_like_others_and_each_failure_is_told(compare, store, place):
+    named = ("--name", "beside", "--arm", "short", "--arm", "broken", "--at-once", "2")
+    done = compare(*named, process=True)
     assert_one_line_error(done, 1, "2 of 2 seeds failed: seed 1: 1 failed: broken, seed 1: ")
     assert "seed 2: 1 failed: broken, seed 2: " in done.stderr
     assert "broken, seed 2: failed (" in done.stdout
     runs = [one for one in read_runs(store.storage) if one.recipe["name"] == "beside.short"]
-    assert sorted(one.recipe["seed"] for one in runs) == [1, 2]
-    assert {one.state for one in runs} == {"completed"}
-    alone = [one for one in read_runs(store.storage) if one.recipe["name"] == "tiny.short"]
-    assert {one.references["stage1"] for one in runs} >= {
-        one.references["stage1"] for one in alone if one.state == "completed"
-    }
+    assert sorted((one.recipe["seed"], one.state) for one in runs) == [
+        (1, "completed"),
+        (2, "completed"),
+    ]
+    page = place / "store" / "comparisons" / "beside.html"
+    kept = page.read_bytes()
+    changed = compare(*named, "--set", "stage1.trainer.learning_rate=1e-3", process=True)
+    assert_one_line_error(changed, 2, "the arm 'short' is not what it was in run")
+    assert page.read_bytes() == kept
 
 
 def test_arms_that_changed_since_their_first_seed_are_refused(first, compare):

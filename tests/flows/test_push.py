@@ -51,20 +51,23 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_written(push, hub, t
     assert not (tmp_path / "student").exists()
 
 
-@pytest.mark.parametrize("token", ["", "hf_of_another"])
+@pytest.mark.parametrize("token", ["", "hf_of_another", "hf_…"])
 def test_who_is_not_logged_in_is_told_how(push, hub, tmp_path, token):
     assert_one_line_error(push("org/student", HF_TOKEN=token), 2, "hf auth login", "HF_TOKEN")
     assert hub.models == {}
     assert not (tmp_path / "student").exists()
 
 
-def test_a_name_that_is_no_name_is_refused(push):
-    assert_one_line_error(push("org/a student"), 2, "--push org/a student: ")
+@pytest.mark.parametrize(
+    ("name", "told"), [("org/a student", "--push org/a student: "), ("student", "ORG/student")]
+)
+def test_a_name_that_is_no_name_is_refused(push, name, told):
+    assert_one_line_error(push(name, HF_TOKEN=""), 2, told)
 
 
 def test_an_upload_that_is_refused_leaves_the_folder_and_says_how_to_go_on(push, hub, tmp_path):
     hub.full = True
     folder = tmp_path / "student"
     failed = push("org/student")
-    assert_one_line_error(failed, 1, f"hf upload org/student {folder}")
+    assert_one_line_error(failed, 1, f"hf upload --private org/student {folder}")
     assert (folder / "README.md").is_file()

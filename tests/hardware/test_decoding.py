@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cotpipe.hardware.attention import GROUPED
 from cotpipe.hardware.decoding import Decoder
-from cotpipe.hardware.drawing import draw
+from cotpipe.hardware.sampling import draw
 from cotpipe.training.student import merged_weights
 
 PROMPTS = [
@@ -71,7 +71,7 @@ def test_greedy_completions_are_those_of_generate(
     assert len({len(tokens) for tokens in expected}) > 1
     assert 40 in map(len, expected)
     told: list[int] = []
-    found = Decoder(model, ends, batch_size).complete(prompts, 3, 0, 1, 40, tell=told.append)
+    found = Decoder(model, ends, batch_size).complete(prompts, 3, 0, 1, 40, on_progress=told.append)
     assert found == [[tokens] * 3 for tokens in expected]
     assert told == sorted(told)
     assert told[-1] == 15
@@ -114,16 +114,18 @@ def test_waiting_completions_take_the_places_of_finished_ones(student):
     steps = [rows for rows, tokens in computed if tokens == 1]
     assert max(steps) == 4
     assert sum(steps) == sum(4 * (length - 1) for length in lengths)
-    # Only at the end are there fewer rows than the batch holds but for one in `_REFILL`.
-    assert all(rows > 3 - 1 for rows in steps[: -max(lengths)])
+    # While completions wait, a free place is taken at once: one in four is free then.
+    assert all(rows == 4 for rows in steps[: -max(lengths)])
 
 
-def test_a_completion_ends_where_the_caller_says(student):
+@pytest.mark.parametrize("is_plain", [True, False], ids=["in place", "by generate"])
+def test_a_completion_ends_where_the_caller_says(student, is_plain, monkeypatch):
+    monkeypatch.setattr("cotpipe.hardware.decoding.has_plain_attention", lambda config: is_plain)
     model, tokenizer = student
     prompts = prompts_of(tokenizer)
     free = generated(model, prompts, 24, [])
     found = Decoder(model, [], 2).complete(
-        prompts, 1, 0, 1, 24, is_over=lambda tokens: len(tokens) >= 5 and tokens[0] == free[0][0]
+        prompts, 1, 0, 1, 24, is_stopped=lambda tokens: len(tokens) >= 5 and tokens[0] == free[0][0]
     )
     assert found == [[free[n][: 5 if free[n][0] == free[0][0] else 24]] for n in range(5)]
 
@@ -137,6 +139,28 @@ def test_the_same_seed_writes_the_same(student):
         found.append(decoder.complete(prompts_of(tokenizer), 4, 1.0, 0.9, 12))
     assert found[0] == found[1] != found[2]
     assert [len(completions) for completions in found[0]] == [4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("is_plain", [True, False], ids=["in place", "by generate"])
+def test_only_what_is_asked_for_decides_what_is_written(student, is_plain, monkeypatch):
+    monkeypatch.setattr("cotpipe.hardware.decoding.has_plain_attention", lambda config: is_plain)
+    model, tokenizer = student
+    prompts = prompts_of(tokenizer)
+    expected = Decoder(model, []).complete(prompts, 1, 0, 1, 24)
+    model.generation_config.repetition_penalty = 3.0
+    model.generation_config.min_new_tokens = 30
+    own = model.generation_config
+    assert Decoder(model, []).complete(prompts, 1, 0, 1, 24) == expected
+    assert model.generation_config is own
+
+
+def test_one_prompt_is_computed_once_however_many_samples_wait(student):
+    model, tokenizer = student
+    prompt = prompts_of(tokenizer)[3]
+    computed = passes_of(model)
+    Decoder(model, [], 4).complete([prompt], 16, 1.0, 1.0, 3)
+    assert computed[0] == (1, len(prompt) - 1)
+    assert all(tokens == 1 for _, tokens in computed[1:])
 
 
 def test_no_prompt_is_no_completion(student):
@@ -163,7 +187,7 @@ def test_tokens_are_drawn_from_the_nucleus(top_p, kept):
     shares[[7, 200, 3]] = torch.tensor([0.4, 0.25, 0.15])
     drawn = draw(shares.log().expand(20_000, -1), 1.0, top_p)
     counts = drawn.bincount(minlength=300) / len(drawn)
-    if kept is None:  # more tokens than are sorted at first
+    if kept is None:
         assert (counts > 0).sum() == 300
         torch.testing.assert_close(counts, shares, rtol=0, atol=0.02)
     else:
