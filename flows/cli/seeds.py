@@ -5,11 +5,12 @@ which the system closes then.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cotpipe.training.processes import threads_each
@@ -60,10 +61,11 @@ class Seeds:
             assert process.stderr
             said = ""
             for line in process.stderr:
-                sys.stderr.write(f"{seed:<4} {line}")
-                sys.stderr.flush()
-                if line.startswith("cotpipe: "):
+                if line.startswith("cotpipe: "):  # told at the end
                     said = line.strip().removeprefix("cotpipe: ")
+                else:
+                    sys.stderr.write(f"{seed:<4} {line}")
+                    sys.stderr.flush()
             status = process.wait()
             self._running.discard(process)
         if status < 0:
@@ -71,15 +73,28 @@ class Seeds:
         return (said or f"it ended with status {status}") if status else ""
 
 
-def _end_with_parent() -> None:
-    os.read(0, 1)  # returns when the pipe is closed
+def _with_parent(call: Callable[[], None]) -> None:
+    """Call a function, and interrupt it when the process that started this one ends."""
+    over, ended = os.pipe()
+    watcher = threading.Thread(target=_watch, args=(over,))
+    watcher.start()
+    try:
+        call()
+    finally:
+        os.close(ended)
+        watcher.join()  # DuckDB reports what a thread still holds at the exit
+
+
+def _watch(over: int) -> None:
+    ready, _, _ = select.select([sys.stdin, over], [], [])
+    if over in ready:
+        return
     os.kill(os.getpid(), signal.SIGINT)
-    threading.Event().wait(_SECONDS_TO_END)
-    os._exit(1)
+    if not select.select([over], [], [], _SECONDS_TO_END)[0]:
+        os._exit(1)
 
 
 if __name__ == "__main__":
     from flows.cli.main import main
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    main()
+    _with_parent(main)

@@ -19,9 +19,8 @@ from pathlib import Path
 from flows.cli import seeds
 
 folder, seed = Path(sys.argv[1]), sys.argv[sys.argv.index("--seed") + 1]
-threading.Thread(target=seeds._end_with_parent, daemon=True).start()
 (folder / f"{seed}.started").write_text(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
-exec((folder / "does.py").read_text())
+seeds._with_parent(lambda: exec((folder / "does.py").read_text()))
 """
 
 

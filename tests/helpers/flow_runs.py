@@ -16,7 +16,7 @@ from tests.helpers.polling import PATIENCE
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
 
-_PROGRESS = re.compile(r"━|^The Prefect server is starting|^\S+ +\d+:\d\d:\d\d  ")
+_PROGRESS = re.compile(r"━|^The Prefect server is starting|^(\d+ +)?\S+ +\d+:\d\d:\d\d  ")
 
 
 def cotpipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
