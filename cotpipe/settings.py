@@ -14,7 +14,6 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cotpipe.errors import UserError
@@ -35,7 +34,7 @@ def _installed(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
     for name in trackers:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # without an origin, a mere folder of that name
-            raise PydanticCustomError("tracker", f"{name} is not installed; pip install {name}")
+            raise ValueError(f"{name} is not installed; pip install {name}")
     return trackers
 
 
@@ -138,7 +137,7 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             wrong = (
-                f"COTPIPE_{'_'.join(map(str, one['loc'][:1])).upper()}: {one['msg']}"
+                f"COTPIPE_{str(one['loc'][0]).upper()}: {one['msg'].removeprefix('Value error, ')}"
                 for one in error.errors()
             )
             raise UserError("; ".join(wrong)) from None
