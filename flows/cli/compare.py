@@ -21,46 +21,55 @@ if TYPE_CHECKING:
     from cotpipe.store.artifacts import Store
 
 
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="COMPARISON|RUN",
+        help="A YAML file or shipped comparison (curriculum, rewards); or, with OTHER, a run.",
+    ),
+]
+Other = Annotated[
+    str | None,
+    typer.Argument(metavar="[OTHER]", help="A second run to compare the first with."),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ARM", help="Run only this arm; can be repeated."),
+]
+SeedNumbers = Annotated[
+    list[int] | None,
+    typer.Option(metavar="SEED", help="Run only this seed; can be repeated."),
+]
+BaseRecipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RECIPE",
+        help="The base recipe: a YAML file or a shipped one. Default: the file's.",
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(help="Its name in the store. Default: the one in the file.")
+]
+AtOnce = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Run so many seeds at a time, each in a process with its share of the cores. On a GPU, give "
+        "each its share of the memory, too: COTPIPE_GPU_MEMORY_SHARE.",
+    ),
+]
+
+
 def compare(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="COMPARISON|RUN",
-            help="A YAML file or shipped comparison (curriculum, rewards); or, with OTHER, a run.",
-        ),
-    ],
-    other: Annotated[
-        str | None,
-        typer.Argument(metavar="[OTHER]", help="A second run to compare the first with."),
-    ] = None,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ARM", help="Run only this arm; can be repeated."),
-    ] = None,
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(metavar="SEED", help="Run only this seed; can be repeated."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RECIPE",
-            help="The base recipe: a YAML file or a shipped one. Default: the file's.",
-        ),
-    ] = None,
+    what: What,
+    other: Other = None,
+    arm: Arms = None,
+    seed: SeedNumbers = None,
+    recipe: BaseRecipe = None,
     set_: SetOption = None,
-    name: Annotated[
-        str | None, typer.Option(help="Its name in the store. Default: the one in the file.")
-    ] = None,
-    at_once: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Run so many seeds at a time, each in a process with its share of the cores. On a GPU, give "
-            "each its share of the memory, too: COTPIPE_GPU_MEMORY_SHARE.",
-        ),
-    ] = 1,
+    name: Name = None,
+    at_once: AtOnce = 1,
     store: StoreOption = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     dry_run: Annotated[
@@ -70,16 +79,13 @@ def compare(
 ) -> None:
     """Compare arms over several seeds, or two runs: accuracy, tokens, and whether it is noise.
 
-    A comparison is a YAML file with a base recipe, arms that change it, seeds and a baseline. Every
-    arm with every seed is a run; what arms share is computed once. Interrupted, the same command goes
-    on; an arm or a seed more costs only its own steps.
+    A comparison is a YAML file with a base recipe, arms that change it, seeds and a baseline. Every arm
+    with every seed is a run. Interrupted, the same command goes on; a seed more costs only its own steps.
     """
     opened = open_store(Settings())
     if other is not None:
         if arm or seed or recipe or set_ or name or dry_run or open_ or at_once > 1:
-            raise UserError(
-                "compare: two runs are there already: leave out the options of a comparison"
-            )
+            raise UserError("compare: two runs are there already: leave out all options")
         _compare_runs(what, other, opened)
         return
     from cotpipe.recipe.comparison import load_comparison
@@ -90,13 +96,13 @@ def compare(
         _show(comparison, opened)
         return
     seeds = list(dict.fromkeys(seed for _, seed in members))
+    run = partial(_run, what, arm or (), seeds, set_ or (), name, recipe)
+    if at_once > 1 and len(seeds) > 1:
+        command = ["compare", what, *_options(arm=arm, set=set_, name=name, recipe=recipe)]
+        command += ["--debug"] if debug else []
+        run = partial(_run_seeds, command, seeds, at_once, comparison, opened)
     try:
-        if at_once > 1 and len(seeds) > 1:
-            command = ["compare", what, *_options(arm=arm, set=set_, name=name, recipe=recipe)]
-            command += ["--debug"] if debug else []
-            on_a_server(partial(_run_seeds, command, seeds, at_once, comparison, opened))
-        else:
-            on_a_server(partial(_run, what, arm or (), seeds, set_ or (), name, recipe))
+        on_a_server(run)
     except RunError:
         _show(comparison, opened)
         raise

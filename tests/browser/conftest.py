@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.helpers.polling import PATIENCE
 from tests.helpers.stacks import Stack
 
 CHROMIUM = shutil.which("chromium")
@@ -39,8 +40,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
+    page.set_default_timeout(1000 * PATIENCE)
+    expect.set_options(timeout=1000 * PATIENCE)
     page.goto(stack.address)
     page.get_by_placeholder("admin:pass").fill(stack.password)
     page.get_by_role("button", name="Login").click()

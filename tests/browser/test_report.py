@@ -11,6 +11,7 @@ from cotpipe.report.comparison_page import write_comparison_page
 from cotpipe.report.run_page import RunResults, write_run_page
 from cotpipe.report.training_curves import Training
 from tests.helpers.comparisons import made_up
+from tests.helpers.polling import PATIENCE
 from tests.helpers.results import run_results
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \x1b[2J \u202e ]]> &amp;"
@@ -252,7 +253,7 @@ def test_the_report_of_a_run_of_the_tests_store(browser, finished, keep):
     page = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
-    page.goto(file.as_uri())
+    page.goto(file.as_uri(), timeout=1000 * PATIENCE)
     expect(page.get_by_role("row", name=re.compile("evaluation-stage3"))).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert not said
