@@ -6,7 +6,7 @@ ones take their places. Models without plain attention are left to transformers'
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,6 @@ class _Sampling:
     top_p: float
     max_new_tokens: int
     is_stopped: Callable[[list[int]], bool]
-
-    def goes_on(self, tokens: list[int]) -> bool:
-        return len(tokens) < self.max_new_tokens and not self.is_stopped(tokens)
 
 
 class Decoder:
@@ -75,49 +72,51 @@ class Decoder:
             The tokens of each prompt's completions, the end token included.
         """
         asked = [prompt for prompt in prompts for _ in range(samples)]
-        written: list[list[int]] = [[] for _ in asked]
         # Similar lengths together, for little padding.
-        waiting = deque(sorted(range(len(asked)), key=lambda place: len(asked[place])))
-
+        waiting = deque(sorted(range(len(asked)), key=lambda number: len(asked[number])))
         sampling = _Sampling(temperature, top_p, max_new_tokens, is_stopped)
+        written: dict[int, list[int]] = {}
         was_training = self._model.training
         self._model.eval()
         with torch.inference_mode():
-            write = self._write if self._is_plain else self._generate
-            write(asked, written, waiting, sampling, on_progress)
+            write = self._in_place if self._is_plain else self._by_generate
+            for ended in write(asked, waiting, sampling):
+                written |= ended
+                on_progress(len(written))
         self._model.train(was_training)
-        return [written[start : start + samples] for start in range(0, len(asked), samples)]
+        numbers = range(len(asked))
+        return [
+            [written[number] for number in numbers[start : start + samples]]
+            for start in range(0, len(asked), samples)
+        ]
 
-    def _write(
-        self,
-        prompts: Sequence[list[int]],
-        written: list[list[int]],
-        waiting: deque[int],
-        sampling: _Sampling,
-        on_progress: Callable[[int], None],
-    ) -> None:
-        """Write all completions, by their numbers, token by token."""
+    def _in_place(
+        self, prompts: Sequence[list[int]], waiting: deque[int], sampling: _Sampling
+    ) -> Iterator[dict[int, list[int]]]:
+        """Write completions token by token; yields those that end together, by their numbers."""
         if not waiting:
             return
         prefix = SharedPrefix(self._model, prompts)
         rows: Rows | None = None
-        going: list[int] = []
+        going: list[tuple[int, list[int]]] = []  # number and tokens, row by row
         while waiting or going:
             free = self._batch_size - len(going)
             if waiting and free * _REFILL >= self._batch_size:
                 entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                 entered = prefix.rows([prompts[number] for number in entering])
                 rows = rows.concat(entered) if rows else entered
-                going += entering
+                going += [(number, []) for number in entering]
             assert rows is not None
             drawn = draw(rows.logits, sampling.temperature, sampling.top_p)
-            ended = []
-            for place, token in enumerate(drawn.tolist()):
-                tokens = written[going[place]]
+            for (_, tokens), token in zip(going, drawn.tolist(), strict=True):
                 tokens.append(token)
-                if token in self._ends or not sampling.goes_on(tokens):
-                    ended.append(place)
-            moves = _moves(len(going), ended)
+            places = [
+                place
+                for place, (_, tokens) in enumerate(going)
+                if self._ends_with(tokens, sampling)
+            ]
+            ended = dict(going[place] for place in places)
+            moves = _moves(len(going), places)
             for hole, last in moves:
                 going[hole] = going[last]
                 drawn[hole] = drawn[last]
@@ -126,19 +125,14 @@ class Decoder:
                 rows.keep(len(going), moves)
                 rows.enter(drawn[: len(going)])
             else:
-                rows = None
+                rows = None  # its memory is for those that enter
             if ended:
-                on_progress(len(prompts) - len(waiting) - len(going))
+                yield ended
 
-    def _generate(
-        self,
-        prompts: Sequence[list[int]],
-        written: list[list[int]],
-        waiting: deque[int],
-        sampling: _Sampling,
-        on_progress: Callable[[int], None],
-    ) -> None:
-        """By transformers' `generate`, which knows every kind of cache."""
+    def _by_generate(
+        self, prompts: Sequence[list[int]], waiting: deque[int], sampling: _Sampling
+    ) -> Iterator[dict[int, list[int]]]:
+        """As `_in_place`, by transformers' `generate`, which knows every kind of cache."""
         own = self._model.generation_config
         # What the model's own sets, such as a penalty, would count where we say nothing.
         self._model.generation_config = GenerationConfig()
@@ -146,9 +140,7 @@ class Decoder:
             while waiting:
                 numbers = [waiting.popleft() for _ in range(min(self._batch_size, len(waiting)))]
                 completions = self._generated([prompts[number] for number in numbers], sampling)
-                for number, tokens in zip(numbers, completions, strict=True):
-                    written[number] += tokens
-                on_progress(len(prompts) - len(waiting))
+                yield dict(zip(numbers, completions, strict=True))
         finally:
             self._model.generation_config = own
 
@@ -178,12 +170,16 @@ class Decoder:
 
     def _ended(self, tokens: list[int], sampling: _Sampling) -> list[int]:
         """The tokens up to where the completion ends."""
-        ends = (
-            place
-            for place, token in enumerate(tokens, start=1)
-            if token in self._ends or not sampling.goes_on(tokens[:place])
+        starts = (tokens[:length] for length in range(1, len(tokens)))
+        return next((one for one in starts if self._ends_with(one, sampling)), tokens)
+
+    def _ends_with(self, tokens: list[int], sampling: _Sampling) -> bool:
+        """Whether a completion ends with its last token."""
+        return (
+            tokens[-1] in self._ends
+            or len(tokens) == sampling.max_new_tokens
+            or sampling.is_stopped(tokens)
         )
-        return tokens[: next(ends, len(tokens))]
 
 
 def _moves(count: int, ended: list[int]) -> list[tuple[int, int]]:

@@ -200,7 +200,7 @@ class _InPlace(DynamicLayer):
         self._held = [torch.take_along_dim(held, places, dim=2) for held in self._held]
 
     def concat(self, others: "_InPlace", length: int) -> "_InPlace":
-        """These rows and then others, their last columns, with room for a few more; both are empty then."""
+        """These rows and then others, their last columns, with room for a few more; empties both."""
         found = _InPlace()
         found.length = length
         for mine, theirs in zip(self._held, others._held, strict=True):
