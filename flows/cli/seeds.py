@@ -34,15 +34,16 @@ class Seeds:
         self._environment = os.environ | {"OMP_NUM_THREADS": threads}
         self._pool = ThreadPoolExecutor(at_once)
         self._running: set[subprocess.Popen[str]] = set()
+        self._is_over = False
 
     def __enter__(self) -> "Seeds":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self._running):
-            assert process.stdin
-            process.stdin.close()
+            _tell_to_end(process)
         self._pool.shutdown()
 
     def run(self, seeds: Sequence[int]) -> dict[int, str]:
@@ -58,6 +59,8 @@ class Seeds:
             start_new_session=True,  # Ctrl-C is for the first process, which ends the others
         ) as process:  # fmt: skip
             self._running.add(process)
+            if self._is_over:  # it has started meanwhile
+                _tell_to_end(process)
             assert process.stderr
             said = ""
             for line in process.stderr:
@@ -71,6 +74,11 @@ class Seeds:
         if status < 0:
             return f"it was ended by {signal.Signals(-status).name}"
         return (said or f"it ended with status {status}") if status else ""
+
+
+def _tell_to_end(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin
+    process.stdin.close()
 
 
 def _with_parent(call: Callable[[], None]) -> None:
