@@ -11,3 +11,12 @@ class RunError(Exception):
 
 class TransientError(RunError):
     """A retryable failure: network or server unavailable, process killed."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says in one line; the name of its type if it says nothing.
+
+    >>> first_line(ValueError("two\nlines")), first_line(KeyError())
+    ('two', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import RunError, UserError, first_line
 
 _SECONDS = 10.0
 
@@ -27,7 +27,7 @@ def require_on_hub(kind: Literal["model", "dataset"], name: str, revision: str |
     try:
         ask(name, revision=revision, timeout=_SECONDS)
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        why = _first_line(error)
+        why = first_line(error)
         raise UserError(f"cannot get {name} from the hub: {why}; {advice}") from error
     return f"{name} is on the hub"
 
@@ -45,10 +45,10 @@ def require_free_on_hub(name: str) -> None:
         taken = api.repo_exists(name)
         api.whoami()
     except HFValidationError as error:
-        raise UserError(f"--push {name}: {_first_line(error)}") from error
+        raise UserError(f"--push {name}: {first_line(error)}") from error
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise UserError(
-            f"--push {name}: the hub does not let us in ({_first_line(error)}); log in with "
+            f"--push {name}: the hub does not let us in ({first_line(error)}); log in with "
             "`hf auth login` or set HF_TOKEN to a token that may write, and check the network"
         ) from error
     if taken:
@@ -75,14 +75,10 @@ def push_to_hub(folder: Path, name: str) -> str:
         )
     except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise RunError(
-            f"{folder} is not on the hub as {name}: {_first_line(error)}; when that is repaired: "
+            f"{folder} is not on the hub as {name}: {first_line(error)}; when that is repaired: "
             f"hf upload --private {name} {shlex.quote(str(folder))}"
         ) from error
     return str(made)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @cache

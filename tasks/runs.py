@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from prefect.runtime import flow_run
 
+from cotpipe.errors import first_line
 from cotpipe.recipe.model import Recipe
 from cotpipe.runs.log import RunLog
 from cotpipe.steps.plan import left_to_refresh, name_artifacts
@@ -28,7 +29,7 @@ def recorded_run(store: Store, recipe: Recipe) -> Iterator[RunLog]:
             yield log
     except Exception as error:
         if log.is_written:
-            log.finish("failed", (str(error).strip() or type(error).__name__).splitlines()[0])
+            log.finish("failed", first_line(error))
         raise
     except BaseException:  # Ctrl-C and Prefect's cancellation are not `Exception`s
         if log.is_written:

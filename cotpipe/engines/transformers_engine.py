@@ -18,7 +18,7 @@ from cotpipe.engines.base import (
     refused,
     tokens_of,
 )
-from cotpipe.errors import UserError
+from cotpipe.errors import UserError, first_line
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.settings import Settings
@@ -57,9 +57,8 @@ class TransformersEngine:
                 attn_implementation=generation_attention(),
             )
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"cannot open {model.name!r} as a causal language model: {first}"
+                f"cannot open {model.name!r} as a causal language model: {first_line(error)}"
             ) from error
         if model.adapter:
             from peft import PeftModel

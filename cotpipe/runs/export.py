@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from cotpipe.engines.base import end_tokens
-from cotpipe.errors import UserError
+from cotpipe.errors import UserError, first_line
 from cotpipe.report.card import Base, Handed, write_card
 from cotpipe.report.summary import summarise
 from cotpipe.runs.answers import answers_of
@@ -193,7 +193,7 @@ def _whole(folder: Path) -> Iterator[Path]:
         yield beside
         beside.rename(folder)  # only if nothing has come to be there
     except OSError as error:
-        why = error.strerror or str(error).splitlines()[0]
+        why = error.strerror or first_line(error)
         raise UserError(f"{folder}: cannot be written: {why}") from error
     finally:  # also on an interrupt
         shutil.rmtree(beside, ignore_errors=True)

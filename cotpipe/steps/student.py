@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cotpipe.errors import UserError
+from cotpipe.errors import UserError, first_line
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.steps.step import Step, Work
 from cotpipe.steps.tokenizer import prepare_tokenizer
@@ -89,9 +89,8 @@ def read_config(student: Student) -> Any:
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         return AutoConfig.from_pretrained(student.model, revision=student.revision)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise UserError(
-            f"student.model: cannot read the configuration of {student.model!r}: {first}"
+            f"student.model: cannot read the configuration of {student.model!r}: {first_line(error)}"
         ) from error
 
 
@@ -129,9 +128,8 @@ def open_student(section: Student) -> tuple[Any, Any]:
                 section.model, revision=section.revision, dtype=torch.float32, use_safetensors=True
             )
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"student.model: cannot open {section.model!r} as a causal language model: {first}"
+                f"student.model: cannot open {section.model!r} as a causal language model: {first_line(error)}"
             ) from error
     # Those of before, at which it ends its answers untrained.
     ends = end_tokens(model.generation_config, tokenizer)

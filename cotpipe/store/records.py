@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from cotpipe.errors import RunError, UserError
+from cotpipe.errors import RunError, UserError, first_line
 from cotpipe.store.storage import file_sha256
 
 SCHEMA_VERSION = 1
@@ -147,7 +147,7 @@ def read_record(data: bytes, name: str) -> Record:
         record = Record.model_validate_json(data)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise RunError(
-            f"{name}/{RECORD} is not a valid record ({str(error).splitlines()[0]}); "
+            f"{name}/{RECORD} is not a valid record ({first_line(error)}); "
             "delete the file to rebuild the artifact"
         ) from error
     if str(record.reference) != name:

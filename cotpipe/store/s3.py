@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from cotpipe.errors import RunError, TransientError, UserError
+from cotpipe.errors import RunError, TransientError, UserError, first_line
 from cotpipe.settings import Settings
 from cotpipe.store.storage import CLOCK, FileInfo, Storage
 
@@ -80,7 +80,7 @@ class S3Storage(Storage):
                 if status == 501 or code in _REFUSALS:
                     raise RunError(
                         f"the store {self.address}: the S3 server refuses conditional writes "
-                        f"(If-None-Match: {status} {_line(error)}), without which two runs would "
+                        f"(If-None-Match: {status} {first_line(error)}), without which two runs would "
                         "overwrite each other; use a server that knows them, see cotpipe doctor"
                     ) from error
                 if not isinstance(error, FileExistsError) and status not in (409, 412):
@@ -175,17 +175,17 @@ class S3Storage(Storage):
             yield
         except PermissionError as error:
             raise RunError(
-                f"the store {self.address} denies access ({_line(error)}); check AWS_ACCESS_KEY_ID and "
+                f"the store {self.address} denies access ({first_line(error)}); check AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or COTPIPE_S3_ACCESS_KEY_ID and COTPIPE_S3_SECRET_ACCESS_KEY"
             ) from error
         except FileNotFoundError as error:
             raise RunError(
-                f"the store {self.address}: {_line(error)}; create the bucket or set COTPIPE_STORE; if "
+                f"the store {self.address}: {first_line(error)}; create the bucket or set COTPIPE_STORE; if "
                 "another run's gc has removed the file, run again to rebuild it"
             ) from error
         except (OSError, BotoCoreError, ClientError, TimeoutError) as error:
             raise TransientError(
-                f"the store {self.address} cannot be used: {_line(error)}; check the address, the "
+                f"the store {self.address} cannot be used: {first_line(error)}; check the address, the "
                 "credentials and COTPIPE_S3_ENDPOINT_URL, then run again: finished steps are kept"
             ) from error
 
@@ -216,7 +216,3 @@ def _answer(error: OSError) -> tuple[int | None, str | None]:
     response = getattr(error.__cause__, "response", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return int(status) if status else None, response.get("Error", {}).get("Code")
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -19,7 +19,7 @@ from types import TracebackType
 import psutil
 import torch
 
-from cotpipe.errors import UserError
+from cotpipe.errors import UserError, first_line
 from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.cpu import project_in_small_tiles, score_targets_only
 from cotpipe.training.grpo import train_grpo
@@ -51,7 +51,7 @@ def main() -> int:
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        write_line(OutOfMemory(out_of_memory=str(error).strip().splitlines()[0][:300]))
+        write_line(OutOfMemory(out_of_memory=first_line(error)))
         return 1
     return 0
 
