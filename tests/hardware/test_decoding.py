@@ -9,6 +9,7 @@ from cotpipe.hardware.attention import GROUPED
 from cotpipe.hardware.decoding import Decoder
 from cotpipe.hardware.sampling import draw
 from cotpipe.training.student import merged_weights
+from tests.helpers.families import enliven, written_alone
 
 PROMPTS = [
     "Count: How many birds?",
@@ -23,10 +24,7 @@ ORDERS = {"with a common beginning": "Count: ", "without one": ""}
 @pytest.fixture
 def student(tiny_student):
     model = AutoModelForCausalLM.from_pretrained(tiny_student, attn_implementation=GROUPED)
-    with torch.no_grad():  # livelier than random weights, which repeat one token
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)
+    enliven(model)
     return model.eval(), AutoTokenizer.from_pretrained(tiny_student)
 
 
@@ -35,15 +33,8 @@ def prompts_of(tokenizer, common: str = "Count: ") -> list[list[int]]:
 
 
 def generated(model, prompts, max_new_tokens: int, ends: list[int]) -> list[list[int]]:
-    """What transformers' `generate` writes greedily, prompt by prompt, up to its end token."""
-    written = []
-    for prompt in prompts:
-        output = model.generate(
-            torch.tensor([prompt]), do_sample=False, max_new_tokens=max_new_tokens,
-            eos_token_id=ends, pad_token_id=0,
-        )  # fmt: skip
-        written.append(output[0, len(prompt) :].tolist())
-    return written
+    """What `generate` writes for each prompt alone."""
+    return [written_alone(model, prompt, max_new_tokens, ends) for prompt in prompts]
 
 
 def passes_of(model) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from cotpipe.hardware.attention import GROUPED
 from cotpipe.hardware.decoding import Decoder
 from cotpipe.hardware.families import has_plain_attention
-from tests.helpers.families import FAMILIES, config_of
+from tests.helpers.families import FAMILIES, config_of, enliven, written_alone
 
 
 @pytest.mark.parametrize(
@@ -35,22 +35,12 @@ def test_rows_that_enter_and_leave_are_written_as_alone(family, attention):
     torch.manual_seed(0)
     config = config_of(family, sliding_window=None)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
-    with torch.no_grad():  # livelier than random weights
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)
+    enliven(model)
     common = list(range(20, 30))
     prompts = [[*common, *range(3, 3 + length)] for length in (1, 2, 5, 9, 14)]
-    free = [written_alone(model, prompt, []) for prompt in prompts]
+    free = [written_alone(model, prompt, 30, []) for prompt in prompts]
     ends = [free[0][4], free[2][11]]
-    expected = [written_alone(model, prompt, ends) for prompt in prompts]
+    expected = [written_alone(model, prompt, 30, ends) for prompt in prompts]
     assert len({len(tokens) for tokens in expected}) > 1
     found = Decoder(model, ends, 2).complete(prompts, 2, 0, 1, 30)
     assert found == [[tokens] * 2 for tokens in expected]
-
-
-def written_alone(model, prompt: list[int], ends: list[int]) -> list[int]:
-    output = model.generate(
-        torch.tensor([prompt]), do_sample=False, max_new_tokens=30, eos_token_id=ends
-    )
-    return output[0, len(prompt) :].tolist()
