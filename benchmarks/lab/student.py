@@ -2,7 +2,7 @@
 
     python benchmarks/lab/student.py FOLDER [--steps 1500] [--seed 1]
 
-A plain Hugging Face folder with 2.5 million weights, which the whole pipeline takes unchanged
+A plain Hugging Face folder with 2.1 million weights, which the whole pipeline takes unchanged
 (`student.model: FOLDER`). It has read problems with solutions written as prose, and prompts without
 answers; it has seen no `Step 1:` lines, so it answers nothing in the format before stage 1.
 """
@@ -98,8 +98,8 @@ def make_model(vocabulary: int, end: int, seed: int) -> LlamaForCausalLM:
     """A Llama with random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=192, intermediate_size=512, num_hidden_layers=6,
-        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=1024,
+        vocab_size=vocabulary, hidden_size=192, intermediate_size=704, num_hidden_layers=4,
+        num_attention_heads=3, num_key_value_heads=1, max_position_embeddings=1024,
         tie_word_embeddings=True, eos_token_id=end, pad_token_id=0,
     )  # fmt: skip
     return LlamaForCausalLM(config)

@@ -110,10 +110,16 @@ class Comparison(_Model):
             raise ValueError(
                 f"arms.{name}.budget_of: {arm.budget_of!r} is not an arm with a budget of its own"
             )
-        if not isinstance(arm.recipe.stages[-1].trainer, Sft):
+        last = arm.recipe.stages[-1]
+        if not isinstance(last.trainer, Sft):
             raise ValueError(
                 f"arms.{name}.budget_of: its last stage is not SFT, so no number of epochs decides "
                 "how many tokens it takes"
+            )
+        if last.validates and last.trainer.validation.stops:
+            raise ValueError(
+                f"arms.{name}.budget_of: its last stage may end before its tokens are spent; set "
+                f"{last.name}.trainer.validation.stops to false"
             )
 
     def members(self, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:

@@ -43,6 +43,12 @@ class Masks(Section):
     )
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
 
+    @property
+    def changing(self) -> float:
+        """Fraction of the stage over which the share of masked steps changes, in [0, 1]."""
+        ramps = self.amount == "share" and self.first_share != self.last_share
+        return self.ramp if ramps else 0.0
+
 
 class PassRates(Section):
     """Pass rates on the bare questions, measured with the checkpoint that the stage starts from.

@@ -1,5 +1,6 @@
 """A stage of the curriculum: where it starts, what it trains on, and how."""
 
+import math
 import re
 from typing import Annotated, Any, Self
 
@@ -61,7 +62,18 @@ class Stage(Section):
     @property
     def validates(self) -> bool:
         """Whether it is validated while it trains, to keep its best state."""
-        return isinstance(self.trainer, Grpo) and self.trainer.keep == "best"
+        return self.trainer.keep == "best"
+
+    def ramp_end(self, num_steps: int) -> int:
+        """The optimizer step at which the masks have their last share.
+
+        Args:
+            num_steps: Optimizer steps of the stage.
+        """
+        examples = self.examples
+        if isinstance(examples, Reconstruction | Completion) and examples.pass_rates is None:
+            return math.ceil(examples.masks.changing * num_steps)
+        return 0
 
     def reward_name(self, trainer: Grpo) -> str:
         """The name of the trainer's reward: a registered one, or user code.

@@ -29,6 +29,22 @@ class Lora(Section):
     )
 
 
+class Validation(Section):
+    """Greedy answers to bare questions of the validation split while a stage trains."""
+
+    every: NumRepeats = Field(
+        10, description="Optimizer steps between two validations; the first is before training"
+    )
+    max_problems: NumRows = Field(200, description="Maximum number of validation problems")
+    patience: NumRepeats = Field(
+        3,
+        description="Accuracy has stopped rising after so many validations without a new best",
+    )
+    stops: bool = Field(
+        True, description="End the stage where accuracy has stopped rising and brevity is not paid"
+    )
+
+
 class Trainer(Section, ABC):
     """Fields common to all trainers."""
 
@@ -45,6 +61,16 @@ class Trainer(Section, ABC):
         False, description="Recompute activations: slower, but far less memory"
     )
     lora: Lora | None = Field(None, description="Low-rank adapters; default: train all weights")
+    keep: Literal["best", "last"] = Field(
+        "last",
+        description="`best`: the state with the most right answers to the validation problems (GRPO: "
+        "of those at most a standard error below it, the one with the shortest answers), or else the "
+        "checkpoint that the stage starts from; `last`: the last one, unseen",
+    )
+    validation: Validation = Field(
+        default_factory=Validation, description="Validation while training, for `keep: best`"
+    )
+    added_later: ClassVar[frozenset[str]] = frozenset({"keep", "validation"})
     curves: ClassVar[tuple[str, ...]] = ()
     """Metrics of the training log that the report plots."""
     per_step_field: ClassVar[str]
@@ -148,22 +174,6 @@ class Reward(Section):
     added_later: ClassVar[frozenset[str]] = frozenset({"brevity"})
 
 
-class Validation(Section):
-    """Greedy answers to bare questions of the validation split while a GRPO stage trains."""
-
-    every: NumRepeats = Field(
-        10, description="Optimizer steps between two validations; the first is before training"
-    )
-    max_problems: NumRows = Field(200, description="Maximum number of validation problems")
-    patience: NumRepeats = Field(
-        3,
-        description="Accuracy has stopped rising after so many validations without a new best",
-    )
-    stops: bool = Field(
-        True, description="End the stage where accuracy has stopped rising and brevity is not paid"
-    )
-
-
 class Grpo(Trainer):
     """Group relative policy optimization: compares the completions of a prompt."""
 
@@ -203,15 +213,6 @@ class Grpo(Trainer):
         description="Dynamic sampling: the most prompts per optimizer step that are drawn in place of "
         "prompts whose completions all get the same reward",
     )
-    keep: Literal["best", "last"] = Field(
-        "last",
-        description="`best`: of the states that are no less accurate on the validation problems than "
-        "the checkpoint that the stage starts from, and at most a standard error less than the best, "
-        "the one with the shortest answers, or else that checkpoint; `last`: the last one, unseen",
-    )
-    validation: Validation = Field(
-        default_factory=Validation, description="Validation while training, for `keep: best`"
-    )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         "group",
         description="Normalise advantages by the standard deviation of the group, the batch, or not",
@@ -230,9 +231,12 @@ class Grpo(Trainer):
     curves: ClassVar[tuple[str, ...]] = ("reward", "completion_tokens")
     per_step_field: ClassVar[str] = "prompts_per_step"
     length_field: ClassVar[str] = "max_prompt_length"
-    added_later: ClassVar[frozenset[str]] = frozenset(
-        {"clip_range_high", "loss", "mask_truncated", "replacements", "keep", "validation"}
-    )
+    added_later: ClassVar[frozenset[str]] = Trainer.added_later | {
+        "clip_range_high",
+        "loss",
+        "mask_truncated",
+        "replacements",
+    }
 
     @model_validator(mode="after")
     def _brevity_that_waits(self) -> Self:

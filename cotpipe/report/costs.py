@@ -52,7 +52,7 @@ def costs(store: Artifacts, records: Iterable[Record]) -> list[Cost]:
 def _sampled(store: Artifacts, record: Record) -> int | None:
     """The tokens that its step counted, else those of its shards; None if one of them is gone."""
     if "sampled_tokens" in record.counts:
-        return record.counts["sampled_tokens"]
+        return record.counts["sampled_tokens"] + record.counts.get("validated_tokens", 0)
     shards = [part for part in record.parts if part.kind == SHARDS]
     if not shards:
         return None

@@ -232,7 +232,8 @@ def page_of(comparison: str) -> str:
 def cost_of(store: Store, references: Mapping[str, Reference]) -> Spent:
     """What the artifacts of a run cost; those that all arms share are counted in each.
 
-    Tokens are those of attempts, minings and trainings: evaluations measure, and train nothing.
+    Tokens are those of attempts, minings and trainings: validation and evaluation measure, and teach
+    nothing.
     """
     records = [record for one in references.values() if (record := store.record(one))]
     return Spent(

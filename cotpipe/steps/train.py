@@ -14,7 +14,6 @@ from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.stages import Stage
-from cotpipe.recipe.trainers import Grpo
 from cotpipe.steps.examples import bare_example
 from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
@@ -65,25 +64,26 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     }
     if trained.kept:
         counts |= _write_validations(work, stage, start, problems, trained)
-    counts |= _tokens(trained, isinstance(trainer, Grpo))
+    counts |= _tokens(trained)
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
 
 
-def _tokens(trained: Trained, is_grpo: bool) -> dict[str, int]:
-    """The tokens that went through the trained model, and those sampled on the way.
+def _tokens(trained: Trained) -> dict[str, int]:
+    """The tokens that went through the trained model, those sampled for it, and those of validation.
 
-    Trained are prompts and completions of all optimizer steps, the prompt of a GRPO group once;
-    sampled are the completions of all groups, also of those that were replaced, and the answers to
-    validation problems.
+    Trained are prompts and targets or completions of all optimizer steps, the prompt of a GRPO group
+    once; sampled are the completions of all groups, also of those that were replaced.
     """
-    validated = sum(sum(one.num_tokens) for one in trained.validated)
-    if not is_grpo:
-        return {"trained_tokens": trained.rows.tokens_kept, "sampled_tokens": validated}
     trained_on, sampled = (
         sum(int(event.figures.get(name, 0)) for event in trained.events)
         for name in ("trained_tokens", "sampled_tokens")
     )
-    return {"trained_tokens": trained_on, "sampled_tokens": sampled + validated}
+    validated = sum(sum(one.num_tokens) for one in trained.validated)
+    return {
+        "trained_tokens": trained_on,
+        "sampled_tokens": sampled,
+        "validated_tokens": validated,
+    }
 
 
 def _validation_problems(work: Work, stage: Stage) -> list[Example]:
@@ -91,7 +91,6 @@ def _validation_problems(work: Work, stage: Stage) -> list[Example]:
 
     Raises `UserError` if there are none.
     """
-    assert isinstance(stage.trainer, Grpo)
     lessons = read_lessons(work.input("lessons", "lessons.parquet"), "validation")
     chosen = list(islice(lessons, stage.trainer.validation.max_problems))
     if not chosen:

@@ -54,7 +54,6 @@ def usable_rows(
             rows_dropped=len(rows) - len(fitting),
             rows_left_over=len(fitting) - len(kept),
             longest_row=max((row["length"] for row in rows), default=0),
-            tokens_kept=sum(row["length"] for row in kept),
         )
     )
     return kept

@@ -1,18 +1,14 @@
 """TRL's GRPOTrainer, made fast: each prompt is computed once, and rows without signal not at all."""
 
-import copy
 import math
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
+from typing_extensions import override
 
-from cotpipe.engines.base import end_tokens
-from cotpipe.hardware.decoding import Decoder
-from cotpipe.hardware.devices import fast_dtype, generation_attention
 from cotpipe.hardware.families import has_plain_attention
 from cotpipe.training.packing import (
     PACKED,
@@ -20,23 +16,19 @@ from cotpipe.training.packing import (
     pack,
     packed_outputs,
 )
-from cotpipe.training.student import merged_weights
+from cotpipe.training.rollouts import RolloutTrainer
 
 _ROUNDING = 1e-6
 """Advantages up to here are what rounding leaves of equal rewards."""
 
 
-class GroupTrainer(GRPOTrainer):
+class GroupTrainer(RolloutTrainer, GRPOTrainer):
     """GRPO that computes the prompt of a group once, in its rollouts and in training.
 
-    Rollouts are written with a copy of the student in the device's fast dtype: the float32 training
-    weights would be cast for every token. Models without plain attention (`has_plain_attention`) are
-    trained as in TRL.
+    Models without plain attention (`has_plain_attention`) are trained as in TRL.
     """
 
-    _copy: PreTrainedModel | None = None
     _buffered_inputs: Any
-    model_wrapped: Any
 
     def __init__(self, model: PreTrainedModel, **arguments: Any) -> None:
         self._packs = has_plain_attention(model.config)
@@ -44,37 +36,17 @@ class GroupTrainer(GRPOTrainer):
             model.set_attn_implementation(PACKED)
         super().__init__(model=model, **arguments)
 
-    def rollouts(self) -> Decoder:
-        """A writer of completions with the student's current weights, for this process."""
-        model = self._updated_copy()
-        ends = end_tokens(model.generation_config, self.processing_class)
-        return Decoder(model, ends, self.args.generation_batch_size)
+    @property
+    @override
+    def rollout_batch(self) -> int:
+        """The completions of an optimizer step that this process writes."""
+        return int(self.args.generation_batch_size)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any, **named: Any) -> Any:
         completions = self.rollouts().complete(
             prompt_ids, 1, self.temperature, self.top_p, self.max_completion_length
         )
         return [only for (only,) in completions], None
-
-    def _updated_copy(self) -> PreTrainedModel:
-        """The student in the fast dtype, adapters merged, with its current weights."""
-        student = self.accelerator.unwrap_model(self.model_wrapped)
-        plain = student.get_base_model() if isinstance(student, PeftModel) else student
-        if self._copy is None:
-            # Random initialization must not advance the generator: after a resume it happens later.
-            with torch.random.fork_rng():
-                copied = AutoModelForCausalLM.from_config(
-                    copy.deepcopy(plain.config),
-                    dtype=fast_dtype(),
-                    attn_implementation=generation_attention(),
-                )
-            copied.generation_config = plain.generation_config
-            self._copy = copied.to(plain.device).eval()
-        weights = dict(self._copy.named_parameters())
-        with torch.no_grad():
-            for name, weight in merged_weights(student):
-                weights[name].copy_(weight)
-        return self._copy
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but rows are not shuffled: those of a group share a micro-batch."""

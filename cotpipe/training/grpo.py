@@ -34,13 +34,9 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
     if not num_steps:
         return
     scorer = Scorer(job, trainer, tokenizer)
-    course = Course(trainer.validation, trainer.reward.brevity)
-    keeping = None
-    if job.validation:
-        problems = list(read_rows(job.validation, Example))
-        keeping = KeepBest(problems, scorer, course, job.work)
-        if job.resume:
-            keeping.restore(job.resume)
+    ramp_end = job.stage.ramp_end(num_steps)
+    course = Course(trainer.validation, trainer.reward.brevity, ramp_end=ramp_end)
+    keeping = KeepBest(job, course, trainer.max_new_tokens) if job.validation else None
     grpo = PoolTrainer(
         examples=examples,
         pool=pool,

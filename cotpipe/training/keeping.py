@@ -1,22 +1,22 @@
-"""Validates while a GRPO stage trains, and keeps the best state."""
+"""Validates while a stage trains, and keeps the best state."""
 
 import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from cotpipe.data.rows import Example
+from cotpipe.data.rows import Example, read_rows
+from cotpipe.rationale.answers import answer_kind
 from cotpipe.rationale.turns import prompt_tokens
-from cotpipe.training.group_trainer import GroupTrainer
+from cotpipe.training.job import Job
 from cotpipe.training.messages import Event, Kept, Validated
 from cotpipe.training.progress import write_line
-from cotpipe.training.scoring import Scorer
+from cotpipe.training.scoring import is_right
 from cotpipe.training.student import load_trained, save_trained
 from cotpipe.training.validation import Course
 
@@ -30,22 +30,26 @@ class KeepBest(TrainerCallback):
     """Validates before training and every few optimizer steps, and keeps the weights to hand on."""
 
     def __init__(
-        self, problems: Sequence[Example], scorer: Scorer, course: Course, folder: Path,
-        output: TextIO = sys.stdout,
-    ) -> None:  # fmt: skip
+        self, job: Job, course: Course, max_new_tokens: int, output: TextIO = sys.stdout
+    ) -> None:
         """Prepare the callback; the trainer is given later, as it is built with this.
 
         Args:
-            problems: The validation problems, with bare questions.
-            scorer: Tells right answers.
+            job: What is trained, with validation problems whose questions are bare.
             course: Decides what to keep and when to end; shared with the trainer.
-            folder: Where the weights to keep are stored meanwhile.
+            max_new_tokens: Maximum length of an answer (tokens).
             output: Where messages go.
         """
-        self.trainer: GroupTrainer
-        self._problems, self._scorer, self.course = problems, scorer, course
-        self._best = folder / _BEST
+        assert job.validation
+        self.trainer: Any  # a `Trainer` that is a `RolloutTrainer`
+        self.course = course
+        self._problems = list(read_rows(job.validation, Example))
+        self._answers = answer_kind(job.answers)
+        self._max_new_tokens = max_new_tokens
+        self._best = job.work / _BEST
         self._output = output
+        if job.resume:
+            self._restore(job.resume)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -87,14 +91,6 @@ class KeepBest(TrainerCallback):
             )  # fmt: skip
             shutil.rmtree(folder, ignore_errors=True)
 
-    def restore(self, checkpoint: Path) -> None:
-        """Go on from a training state."""
-        history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
-        for one in history:
-            self.course.add(Validated.model_validate(one))
-        if self.course.kept:
-            shutil.copyfile(checkpoint / _BEST, self._best)
-
     def take_best(self) -> bool:
         """Put the kept weights into the model; False if they are those that training began with."""
         kept = self.course.validated[self.course.kept]
@@ -104,6 +100,13 @@ class KeepBest(TrainerCallback):
             return False
         load_trained(self.trainer.accelerator.unwrap_model(self.trainer.model), self._best)
         return True
+
+    def _restore(self, checkpoint: Path) -> None:
+        history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+        for one in history:
+            self.course.add(Validated.model_validate(one))
+        if self.course.kept:
+            shutil.copyfile(checkpoint / _BEST, self._best)
 
     def _tell(self, validated: Validated, state: TrainerState) -> None:
         write_line(validated, self._output)
@@ -116,12 +119,11 @@ class KeepBest(TrainerCallback):
         problems = self._problems[own::processes]
         tokenizer: Any = self.trainer.processing_class
         prompts = [prompt_tokens(tokenizer, problem.prompt) for problem in problems]
-        longest = self.trainer.max_completion_length
-        written = self.trainer.rollouts().complete(prompts, 1, 0.0, 1.0, longest)
+        written = self.trainer.rollouts().complete(prompts, 1, 0.0, 1.0, self._max_new_tokens)
         answers = [only for (only,) in written]
         texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
         told = [
-            (own + place * processes, self._scorer.is_right(text, problem), len(tokens))
+            (own + place * processes, is_right(text, problem, self._answers), len(tokens))
             for place, (text, problem, tokens) in enumerate(
                 zip(texts, problems, answers, strict=True)
             )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotpipe.recipe.trainers import Grpo, Sft
+from cotpipe.training.validation import ANSWERS_AT_ONCE
 
 _GB = 1e9
 
@@ -59,8 +60,8 @@ def shape_of(config: Any) -> ModelShape:
 def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> list[Need]:
     """The peak memory of training, by component.
 
-    Counts float32 weights, AdamW, 16-bit activations, logits, and what GRPO adds, for rows of the
-    maximum length that the recipe allows. Activations per layer take s b h (34 + 5 a s / h) bytes,
+    Counts float32 weights, AdamW, 16-bit activations, logits, and what writing completions adds, for
+    rows of the maximum length that the recipe allows. Activations per layer take s b h (34 + 5 a s / h) bytes,
     or 2 s b h with gradient checkpointing (Korthikanti et al., 2022, arXiv 2205.05198, sections 4.1
     and 4.2), for b rows of s tokens, width h and a heads. The second term is zero if the attention
     matrix is not kept, as with fused attention.
@@ -86,11 +87,12 @@ def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> l
             "(16 bits, float32, gradient)",
         ),
     ]
-    return found + (_of_rollouts(trainer, model, length) if isinstance(trainer, Grpo) else [])
+    writes = isinstance(trainer, Grpo) or trainer.keep == "best"
+    return found + (_of_rollouts(trainer, model, length) if writes else [])
 
 
-def _of_rollouts(trainer: Grpo, model: ModelShape, length: int) -> list[Need]:
-    completions = trainer.rows_per_step
+def _of_rollouts(trainer: Sft | Grpo, model: ModelShape, length: int) -> list[Need]:
+    completions = trainer.rows_per_step if isinstance(trainer, Grpo) else ANSWERS_AT_ONCE
     found = [
         Need(
             "KV cache",
@@ -104,7 +106,7 @@ def _of_rollouts(trainer: Grpo, model: ModelShape, length: int) -> list[Need]:
             f"{_short(model.num_weights)} x 2 bytes",
         ),
     ]
-    if trainer.lora is None and trainer.kl:
+    if isinstance(trainer, Grpo) and trainer.lora is None and trainer.kl:
         found.append(
             Need(
                 "reference model",

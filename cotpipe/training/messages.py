@@ -25,7 +25,6 @@ class Rows(BaseModel):
     rows_dropped: int = 0  # too long
     rows_left_over: int = 0  # too few for another optimizer step
     longest_row: int = 0  # tokens, of all rows
-    tokens_kept: int = 0  # of the rows that are trained on; of GRPO's, the prompts
 
 
 class SavedTrainingState(BaseModel):

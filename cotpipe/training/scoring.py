@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cotpipe.data.rows import Example
 from cotpipe.errors import UserError
-from cotpipe.rationale.answers import answer_kind
+from cotpipe.rationale.answers import AnswerKind, answer_kind
 from cotpipe.rationale.brevity import pay_brevity
 from cotpipe.rationale.format import format_rationale, has_valid_format
 from cotpipe.rationale.lengths import length_in
@@ -18,7 +18,7 @@ from cotpipe.training.job import Job
 
 
 class Scorer:
-    """Rewards groups of completions, and grades single answers."""
+    """Rewards groups of completions."""
 
     def __init__(self, job: Job, trainer: Grpo, tokenizer: PreTrainedTokenizerBase) -> None:
         self._named = job.stage.reward_name(trainer)
@@ -59,7 +59,8 @@ class Scorer:
             return parts
         return pay_brevity(parts, num_tokens, self._brevity.weight, self._brevity.min_pass_rate)
 
-    def is_right(self, text: str, example: Example) -> bool:
-        """Whether a completion has the right answer, in the form of a rationale."""
-        graded = self._answers.grade(text, example.answer, question_of(example.prompt))
-        return graded.right and has_valid_format(text)
+
+def is_right(text: str, example: Example, answers: AnswerKind) -> bool:
+    """Whether a completion has the right answer, in the form of a rationale."""
+    graded = answers.grade(text, example.answer, question_of(example.prompt))
+    return graded.right and has_valid_format(text)

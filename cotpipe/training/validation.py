@@ -1,4 +1,4 @@
-"""Validation while a GRPO stage trains: which of its states is kept, and when it has learnt enough."""
+"""Validation while a stage trains: which of its states is kept, and when it has learnt enough."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,19 +6,26 @@ from dataclasses import dataclass, field
 from cotpipe.recipe.trainers import Brevity, Validation
 from cotpipe.training.messages import Validated
 
+ANSWERS_AT_ONCE = 64
+"""How many answers an SFT stage writes at a time; GRPO as many as completions."""
+
 
 @dataclass
 class Course:
     """The validations of a stage so far.
 
-    The state that is kept is the one with the shortest answers among those that are at most one
-    standard error of the paired difference less accurate than the most accurate one (the one-
-    standard-error rule; Breiman et al. 1984, Classification and Regression Trees, section 3.4.3),
-    and no less accurate than the state before training, which is one of them.
+    The state that is kept is the most accurate one (the first of several); the state before training
+    is one of them. Of a stage that `shortens`, it is the one with the shortest answers among those
+    that are at most one standard error of the paired difference less accurate than the most accurate
+    one (the one-standard-error rule; Breiman et al. 1984, Classification and Regression Trees, section
+    3.4.3), and no less accurate than the state before training.
     """
 
     settings: Validation
     brevity: Brevity | None = None
+    shortens: bool = True
+    ramp_end: int = 0
+    """The first optimizer step at which accuracy can be said not to rise: masks have their last share."""
     validated: list[Validated] = field(default_factory=list)
     kept: int = 0  # position of the state that is kept
     pays_brevity: bool = False
@@ -33,7 +40,7 @@ class Course:
             self.kept = position
         elif self._is_kept(position):
             self.kept = self._last_progress = position
-        elif validated.accuracy > before.accuracy:
+        elif validated.accuracy > before.accuracy or validated.step < self.ramp_end:
             self._last_progress = position
         if self.brevity and not self.pays_brevity:
             enough = validated.accuracy >= self.brevity.min_accuracy
@@ -59,6 +66,8 @@ class Course:
         """Whether the newest state replaces the one that is kept."""
         new, kept, best = self.validated[position], self.validated[self.kept], self._best()
         assert best
+        if not self.shortens:
+            return new.accuracy > kept.accuracy
         if not within_one_error(best.correct, new.correct):
             return False
         if new.accuracy < self.validated[0].accuracy:

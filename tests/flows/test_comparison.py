@@ -173,4 +173,4 @@ def test_two_runs_are_compared_problem_by_problem(first, store, place):
     assert "stages" in shown.stdout
     assert f"stage 1 of {pair[1]} " in shown.stdout
     mixed = cotpipe("compare", *pair, "--dry-run", "--store", str(place / "store"))
-    assert_one_line_error(mixed, 2, "leave out the options of a comparison")
+    assert_one_line_error(mixed, 2, "leave out all options")

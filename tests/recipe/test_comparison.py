@@ -79,6 +79,7 @@ def test_a_recipe_is_found_beside_the_comparison(tmp_path):
         ({"arms": GOOD["arms"] | {"odd": {"set": {"student.model": "other"}}}}, "arms.odd: it changes student"),
         ({"arms": GOOD["arms"] | {"odd": {"set": {"problems.splits": {"stage1": 0.6, "stage2": 0.1, "mining": 0.1, "validation": 0.05, "test": 0.15}}}}}, "arms.odd: it changes the share of the validation problems"),
         ({"arms": GOOD["arms"] | {"odd": {"budget_of": "full"}}}, "arms.odd.budget_of: its last stage is not SFT"),
+        ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "set": {"stage1.trainer.keep": "best"}, "budget_of": "full"}}}, "set stage1.trainer.validation.stops to false"),
         ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "budget_of": "sft"}}}, "'sft' is not an arm with a budget of its own"),
     ],
 )  # fmt: skip

@@ -57,5 +57,5 @@ def test_every_row_that_is_not_trained_on_is_counted(monkeypatch):
     lengths = [5] * 47 + [90] * 3
     kept = usable_rows([{"length": length} for length in lengths], 10, 32)
     assert len(kept) == 32
-    counted = {"rows_dropped": 3, "rows_left_over": 15, "longest_row": 90, "tokens_kept": 160}
+    counted = {"rows_dropped": 3, "rows_left_over": 15, "longest_row": 90}
     assert said == [Rows(rows_kept=32, **counted)]

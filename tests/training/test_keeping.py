@@ -1,4 +1,4 @@
-"""A GRPO stage that is validated: what it keeps, where it ends, and how it goes on after an interruption."""
+"""A stage that is validated: what it keeps, where it ends, and how it goes on after an interruption."""
 
 import shutil
 
@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from cotpipe.data.rows import Example, read_rows, write_rows
 from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
-from cotpipe.steps.examples import bare_example
+from cotpipe.steps.examples import bare_example, examples
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from cotpipe.training.validation import Course
-from tests.helpers.lessons import LESSONS
+from tests.helpers.lessons import LESSONS, TABLE, Table
 from tests.helpers.training import train_here
 
 PAID = """
@@ -55,6 +55,27 @@ def job_of(folder, student, *, reward="pays", **trainer) -> Job:
     )  # fmt: skip
 
 
+def sft_job(folder, student, **trainer) -> Job:
+    """Three epochs of eight lessons, two optimizer steps each; five of them validate."""
+    folder.mkdir(exist_ok=True)
+    stage = Stage.model_validate({
+        "name": "stage1",
+        "examples": {"task": "reconstruction", "num_epochs": 3, "masks": {"first_share": 1}},
+        "trainer": {
+            "kind": "sft", "batch_size": 4, "micro_batch": 2, "max_length": 400, "learning_rate": 0.003,
+            "keep": "best", "validation": {"every": 2, "stops": False},
+        } | trainer,
+    })  # fmt: skip
+    write_rows(folder / "examples.parquet", Example, examples(Table(TABLE[:8]), stage, 1))
+    rows = [bare_example(lesson, "Solve.") for lesson in LESSONS[:5]]
+    write_rows(folder / "validation.parquet", Example, rows)
+    return Job(
+        stage=stage, answers="number", student=student, examples=folder / "examples.parquet",
+        validation=folder / "validation.parquet", output=folder / "model", work=folder / "work", seed=3,
+        training_state_seconds=600,
+    )  # fmt: skip
+
+
 def run(job, states=None):
     def keep(saved):
         if states is not None:
@@ -83,26 +104,69 @@ def test_training_ends_where_validation_no_longer_rises(tmp_path, tiny_student):
     assert trained.events[-1].step == 2
 
 
+def test_fine_tuning_keeps_the_state_that_answers_most(tmp_path, tiny_student):
+    """All problems have the same rationale, which a tiny student soon writes, and then ends."""
+    said = {"target": "Step 1: So.\nAnswer: 4", "answer": "4"}
+    validation = {"every": 10, "patience": 20}
+    job = sft_job(tmp_path / "a", tiny_student, learning_rate=0.02, validation=validation)
+    for file, copies in ((job.examples, 70), (job.validation, 1)):
+        rows = [Example(**(vars(row) | said)) for row in read_rows(file, Example)]
+        write_rows(file, Example, rows * copies)
+    trained = run(job)
+    before, *_, last = trained.validated
+    assert (before.accuracy, last.accuracy) == (0, 1)
+    first_right = next(one for one in trained.validated if one.accuracy == 1)
+    assert trained.kept.kept_step == first_right.step
+    assert trained.events[-1].step == first_right.step + 200 < 400  # twenty more validations
+    assert set(first_right.num_tokens) != set(before.num_tokens)  # it has learnt to end
+    assert (tmp_path / "a" / "model" / "model.safetensors").exists()
+
+
+def test_fine_tuning_that_ends_early_counts_the_tokens_that_it_trained_on(tmp_path, tiny_student):
+    validation = {"every": 1, "patience": 2}
+    whole = run(sft_job(tmp_path / "a", tiny_student))
+    early = run(sft_job(tmp_path / "b", tiny_student, validation=validation, learning_rate=1e-6))
+    assert early.events[-1].step == 2 < whole.events[-1].step
+    tokens = of_training(whole, "trained_tokens")
+    assert len(tokens) == 6
+    assert of_training(early, "trained_tokens") == tokens[:2]
+
+
+def test_training_does_not_end_while_masks_still_change(tmp_path, tiny_student):
+    """Nothing is right at the start, when all that is trained on are questions with most steps shown."""
+    job = sft_job(tmp_path / "a", tiny_student, validation={"every": 1, "patience": 1})
+    masks = {"first_share": 0.2, "last_share": 1.0, "ramp": 0.5}
+    changing = job.stage.model_dump() | {
+        "examples": {"task": "reconstruction", "num_epochs": 3, "masks": masks}
+    }
+    trained = run(job.model_copy(update={"stage": Stage.model_validate(changing)}))
+    assert trained.events[-1].step == 3
+
+
 @pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4, "dropout": 0.0}])
+@pytest.mark.parametrize(
+    ("make", "trainer", "figure"), [(job_of, {"replacements": 4}, "reward"), (sft_job, {}, "loss")]
+)
 def test_a_resumed_stage_validates_and_keeps_as_an_uninterrupted_one(
-    tmp_path, tiny_student, monkeypatch, lora
+    tmp_path, tiny_student, monkeypatch, make, trainer, figure, lora
 ):
     # All answers of a random student are wrong: make a state in the middle the best.
     monkeypatch.setattr(
         Course, "_is_kept", lambda self, position: self.validated[position].step == 4
     )
-    trainer = {"replacements": 4, "learning_rate": 0.01, "lora": lora}
-    job = job_of(tmp_path / "a", tiny_student, **trainer).model_copy(
+    trainer = trainer | {"learning_rate": 0.01, "lora": lora}
+    job = make(tmp_path / "a", tiny_student, **trainer).model_copy(
         update={"training_state_seconds": 0}
     )
     whole = run(job, states=tmp_path)
-    resumed_job = job_of(tmp_path / "b", tiny_student, **trainer).model_copy(
+    resumed_job = make(tmp_path / "b", tiny_student, **trainer).model_copy(
         update={"resume": tmp_path / "4"}
     )
     resumed = run(resumed_job)
     assert resumed.validated == whole.validated
     assert resumed.kept == whole.kept
-    assert of_training(resumed, "reward") == of_training(whole, "reward")
+    for name in (figure, "trained_tokens"):
+        assert of_training(resumed, name) == of_training(whole, name)
     assert whole.kept.kept_step == 4
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in "ab")
     assert all(torch.equal(one[name], two[name]) for name in one)

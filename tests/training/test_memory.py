@@ -43,6 +43,12 @@ def test_what_saves_memory():
     )  # 4 x 10 x 16 x 3 x 1000 x 12
 
 
+def test_fine_tuning_that_validates_holds_a_cache_and_a_copy():
+    found = gigabytes(Sft(max_length=1000, keep="best"))
+    assert found["KV cache"] == 0.512  # 4 x 200 x 10 layers x 64 answers x 1000 tokens
+    assert found["copy for generation"] == 2.0
+
+
 def test_grpo_holds_a_cache_a_copy_and_with_kl_a_reference():
     stage = Grpo(
         max_prompt_length=300,

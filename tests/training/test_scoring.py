@@ -6,11 +6,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from cotpipe.data.rows import Example
+from cotpipe.rationale.answers import answer_kind
 from cotpipe.rationale.prompts import completion_prompt
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.job import Job
-from cotpipe.training.scoring import Scorer
+from cotpipe.training.scoring import Scorer, is_right
 
 COMPLETIONS = [
     (
@@ -43,4 +44,4 @@ def test_right_and_wrong_answers_of_every_kind(kind, gold, right, wrong, tiny_st
     expected = [True] * len(right) + [False] * len(wrong)
     assert [part.correct for part in parts] == expected
     assert [part.reward > 0 for part in parts] == expected
-    assert [scorer.is_right(text, example) for text in texts] == expected
+    assert [is_right(text, example, answer_kind(kind)) for text in texts] == expected

@@ -38,6 +38,24 @@ def test_the_state_that_is_kept(states, step):
     assert kept(*states) == step
 
 
+@pytest.mark.parametrize(
+    ("states", "step"),
+    [
+        (
+            [at(0, 0, 60), at(10, 60, 60), at(20, 59, 40)],
+            10,
+        ),  # about as accurate and shorter: not asked
+        ([at(0, 0, 60), at(10, 60, 60), at(20, 60, 40)], 10),  # the first of several
+        ([at(0, 70, 60), at(10, 60, 60)], 0),
+    ],
+)
+def test_fine_tuning_keeps_the_most_accurate_state(states, step):
+    course = Course(Validation(), shortens=False)
+    for one in states:
+        course.add(one)
+    assert course.validated[course.kept].step == step
+
+
 def test_training_ends_once_nothing_gets_better():
     course = Course(Validation(patience=2))
     over = []
