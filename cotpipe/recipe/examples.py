@@ -67,6 +67,12 @@ class PassRates(Section):
         4, ge=1, le=20, description="Degrees of help, from the bare question to the most help"
     )
 
+    max_helped: Share = Field(
+        0.25,
+        description="Largest share of an optimizer step's prompts that show help, while there are others",
+    )
+    added_later: ClassVar[frozenset[str]] = frozenset({"max_helped"})
+
     def sampled(self) -> dict[str, object]:
         """The fields that decide which answers are sampled."""
         return self.model_dump(include={"num_samples", "temperature", "max_new_tokens"})

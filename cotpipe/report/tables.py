@@ -82,8 +82,9 @@ def changes_table(changes: Sequence[Comparison]) -> Table:
 def choices_table(choices: Sequence[Choice]) -> Table:
     """Which state each validated stage handed on."""
     return Table(
-        "The state of each validated stage that was handed on: the one with the shortest answers among those no "
-        "less accurate than the start and at most one standard error less than the best",
+        "The state of each validated stage that was handed on. SFT: the most accurate one; GRPO: the one with the "
+        "shortest answers among those no less accurate than the start and at most one standard error less than "
+        "the best",
         ("stage", "kept", "problems", "accuracy before", "accuracy", "output tokens", "why"),
         [
             (

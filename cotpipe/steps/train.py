@@ -30,7 +30,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=4,
+        version=5,
         inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -115,9 +115,8 @@ def _write_validations(
     write_rows(work.output / "validations.parquet", ValidatedAnswer, rows)
     if not kept:
         logger.warning(
-            "%s: by %d validation problems, no state of the training is more accurate by a standard "
-            "error than the checkpoint it started from (%s), or as accurate and shorter; that "
-            "checkpoint is handed on",
+            "%s: by %d validation problems, no state of the training is better than the "
+            "checkpoint it started from (%s), which is handed on",
             stage.name, len(problems), start,
         )  # fmt: skip
         shutil.copytree(work.input(start, "model"), work.output / "model")

@@ -73,9 +73,9 @@ def _pool_of(
     measured = job.stage.examples.pass_rates
     if measured is None:
         kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, per_step)]
-        return PromptPool(examples, kept, 0.0, 1.0), len(kept) // per_step
+        return PromptPool(examples, kept), len(kept) // per_step
     kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, 1)]
-    pool = PromptPool(examples, kept, measured.lowest, measured.highest)
+    pool = PromptPool(examples, kept, measured)
     if len(pool) < per_step:  # the rows are several to a problem
         write_line(Rows(rows_kept=0, rows_left_over=len(pool)))
         return pool, 0

@@ -1,10 +1,12 @@
 """The prompts of a GRPO stage: which comes next, and how much help it gives."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cotpipe.data.rows import Example
+from cotpipe.recipe.examples import PassRates
 
 _SKIPPED_ROUNDS = 2
 """Rounds that a prompt waits whose pass rate teaches little."""
@@ -14,7 +16,7 @@ _UNKNOWN = 0.5
 """The pass rate that is expected with an amount of help that was not tried yet: worth a trial."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     """A problem (or, without pass rates, one row of the examples)."""
 
@@ -22,6 +24,11 @@ class _Entry:
     pass_rate: float  # expected, at the current rung
     rung: int = 0  # position in `rows`
     drawn: int = 0  # how often
+
+    @property
+    def row(self) -> int:
+        """The row that is shown next."""
+        return self.rows[self.rung]
 
 
 class PromptPool:
@@ -32,21 +39,21 @@ class PromptPool:
     it, else one rung higher. Where all completions of a prompt are wrong, the problem climbs to
     more help; where half of them are right with help, it steps down towards the bare question.
     Problems whose pass rate lies outside the recipe's range teach little and come less often; what a
-    new rung does is not known, so it is tried in turn.
+    new rung does is not known, so it is tried in turn. Only a share of an optimizer step shows help:
+    a student that trains on little else forgets how to answer without.
     """
 
     def __init__(
-        self, examples: Sequence[Example], usable: Sequence[int], lowest: float, highest: float
+        self, examples: Sequence[Example], usable: Sequence[int], wanted: PassRates | None = None
     ) -> None:
         """Group the rows by problem.
 
         Args:
             examples: All rows of the stage.
             usable: Indices of the rows that are not too long.
-            lowest: Pass rate in [0, 1] below which a problem comes less often.
-            highest: Pass rate in [0, 1] above which it does.
+            wanted: Which pass rates are preferred, and how many prompts may show help.
         """
-        self._range = (lowest, highest)
+        self._wanted = wanted or PassRates()
         self._examples = examples
         ladders: dict[Any, list[int]] = {}
         for row in usable:
@@ -78,22 +85,27 @@ class PromptPool:
         """
         used = set(taken)
         free = [entry for entry in self._entries if not used.intersection(entry.rows)]
-        chosen = sorted(free, key=self._turn)[:count]  # stable: else in the order of the examples
-        if taken and len(chosen) < count:
+        if taken and len(free) < count:
             return []
+        ordered = sorted(free, key=self._turn)  # stable: else in the order of the examples
+        helped = [entry for entry in ordered if self._shows_help(entry.row)]
+        most = math.ceil(self._wanted.max_helped * (len(taken) + count))
+        most -= sum(map(self._shows_help, taken))
+        others = len(ordered) - len(helped)
+        held_back = set(helped[max(most, count - others, 0) :])
+        chosen = [entry for entry in ordered if entry not in held_back][:count]
         for entry in chosen:
             entry.drawn += 1
-        return [entry.rows[entry.rung] for entry in chosen]
+        return [entry.row for entry in chosen]
 
     def _turn(self, entry: _Entry) -> int:
-        lowest, highest = self._range
-        teaches = lowest <= entry.pass_rate <= highest
+        teaches = self._wanted.lowest <= entry.pass_rate <= self._wanted.highest
         return entry.drawn if teaches else entry.drawn * (1 + _SKIPPED_ROUNDS) + _SKIPPED_ROUNDS
 
     def tell(self, pass_rates: Mapping[int, float]) -> None:
         """Take note of the share of right completions of rows that were drawn."""
         for entry in self._entries:
-            row = entry.rows[entry.rung]
+            row = entry.row
             if row not in pass_rates or self._examples[row].pass_rate is None:
                 continue
             observed = pass_rates[row]
@@ -103,6 +115,9 @@ class PromptPool:
                 entry.rung, entry.pass_rate = entry.rung - 1, _UNKNOWN
             else:
                 entry.pass_rate = (entry.pass_rate + observed) / 2
+
+    def _shows_help(self, row: int) -> bool:
+        return self._examples[row].pass_rate is not None and not self.is_bare(row)
 
     def is_bare(self, row: int) -> bool:
         """Whether a row shows the bare question."""

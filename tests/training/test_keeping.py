@@ -105,20 +105,18 @@ def test_training_ends_where_validation_no_longer_rises(tmp_path, tiny_student):
 
 
 def test_fine_tuning_keeps_the_state_that_answers_most(tmp_path, tiny_student):
-    """All problems have the same rationale, which a tiny student soon writes, and then ends."""
+    """All problems have the same rationale, which a tiny student soon writes."""
     said = {"target": "Step 1: So.\nAnswer: 4", "answer": "4"}
-    validation = {"every": 10, "patience": 20}
-    job = sft_job(tmp_path / "a", tiny_student, learning_rate=0.02, validation=validation)
-    for file, copies in ((job.examples, 70), (job.validation, 1)):
+    validation = {"every": 10, "patience": 8}
+    job = sft_job(tmp_path / "a", tiny_student, learning_rate=0.005, validation=validation)
+    for file, copies in ((job.examples, 40), (job.validation, 1)):
         rows = [Example(**(vars(row) | said)) for row in read_rows(file, Example)]
         write_rows(file, Example, rows * copies)
     trained = run(job)
-    before, *_, last = trained.validated
-    assert (before.accuracy, last.accuracy) == (0, 1)
-    first_right = next(one for one in trained.validated if one.accuracy == 1)
-    assert trained.kept.kept_step == first_right.step
-    assert trained.events[-1].step == first_right.step + 200 < 400  # twenty more validations
-    assert set(first_right.num_tokens) != set(before.num_tokens)  # it has learnt to end
+    best = max(trained.validated, key=lambda one: one.accuracy)  # the first of several
+    assert trained.validated[0].accuracy == 0 < best.accuracy
+    assert trained.kept.kept_step == best.step
+    assert trained.events[-1].step == best.step + 80 < 240  # eight more validations
     assert (tmp_path / "a" / "model" / "model.safetensors").exists()
 
 

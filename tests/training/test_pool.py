@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpipe.data.rows import Example
+from cotpipe.recipe.examples import PassRates
 from cotpipe.training.pool import PromptPool
 
 STEPS = ["a", "b", "c"]
@@ -19,14 +20,14 @@ def ladder(problem: str, pass_rate: float) -> list[Example]:
     return [row(problem, hidden, pass_rate) for hidden in (3, 2, 1)]
 
 
-def pool_of(*rates: float) -> tuple[PromptPool, list[Example]]:
+def pool_of(*rates: float, max_helped: float = 1.0) -> tuple[PromptPool, list[Example]]:
     examples = [one for n, rate in enumerate(rates) for one in ladder(f"p{n}", rate)]
-    return PromptPool(examples, range(len(examples)), 0.2, 0.8), examples
+    return PromptPool(examples, range(len(examples)), PassRates(max_helped=max_helped)), examples
 
 
 def test_without_pass_rates_rows_come_in_order_and_then_again():
     examples = [row(f"p{n % 2}") for n in range(5)]
-    pool = PromptPool(examples, [0, 1, 3, 4], 0.2, 0.8)  # row 2 is too long
+    pool = PromptPool(examples, [0, 1, 3, 4])  # row 2 is too long
     drawn = [pool.draw(2) for _ in range(4)]
     assert drawn == [[0, 1], [3, 4], [0, 1], [3, 4]]
     pool.tell({0: 0.0, 1: 1.0})
@@ -87,6 +88,28 @@ def test_a_pool_that_runs_dry_gives_what_it_has():
     first = pool.draw(2)
     assert pool.draw(3, taken=first) == []
     assert len(pool.draw(3)) == 2
+
+
+def test_only_a_share_of_a_step_shows_help():
+    pool, _ = pool_of(0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 1.0, 1.0, max_helped=0.25)
+    first = pool.draw(4)
+    assert [pool.is_bare(row) for row in first] == [False, True, True, True]
+    more = pool.draw(4, taken=first)  # replacements: of eight prompts, two may show help
+    assert sum(not pool.is_bare(row) for row in first + more) == 4  # too few others are left
+    again = pool.draw(4)
+    assert [pool.is_bare(row) for row in again] == [False, True, True, True]
+
+
+def test_no_help_is_shown_where_there_are_others():
+    pool, _ = pool_of(0.0, 0.0, 0.5, 1.0, max_helped=0)
+    for _ in range(3):
+        assert all(map(pool.is_bare, pool.draw(2)))
+    assert len(pool.draw(4)) == 4
+
+
+def test_rows_in_order_are_not_counted_as_help():
+    examples = [row(f"p{n}", hidden=1) for n in range(4)]  # masks by the clock, without pass rates
+    assert PromptPool(examples, range(4), PassRates(max_helped=0)).draw(2) == [0, 1]
 
 
 @given(
