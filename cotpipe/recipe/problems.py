@@ -46,7 +46,7 @@ class Answers(Section):
         json_schema_extra=names_of(answer_kinds),
     )
     named: ClassVar[frozenset[str]] = frozenset({"kind"})
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     """Raised whenever a kind other than `number` finds or compares answers in another way."""
 
     def identity(self) -> dict[str, Any]:

@@ -161,6 +161,9 @@ def test_an_expression_that_would_never_be_evaluated_is_wrong_with_a_reason(bomb
         ("B) dark blue", "B"),
         ("B: dark blue", "B"),
         ("B (dark blue)", "B"),
+        ("B because A is wrong", "B"),
+        ("(b), since the sky is no vitamin", "B"),
+        ("The answer is B because of C", "B"),
         ("dark  Blue.", "B"),
         ("The correct answer is B", "B"),
         ("option B", "B"),
@@ -180,6 +183,7 @@ def test_an_option_is_named_by_letter_or_text(said, gold):
     [
         "A", "A or B", "A, B", "AB", "A/B", "(A) (B)", "B and C", "B) red", "B) not this, but C", "blue",
         "F", "", "9**9**9**9", "B" * 500, "\x00", "the sky", "a dark blue", "Banana", "13",
+        "A or B because it is", "because B", "A because it is",
     ],
 )  # fmt: skip
 def test_another_option_two_options_and_none_are_wrong(said):

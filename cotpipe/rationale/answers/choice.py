@@ -15,6 +15,7 @@ _LEAD = re.compile(
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"[(\[]?([A-Ea-e])\s?[)\].:]*")
 _LABELLED = re.compile(r"[(\[]?([A-Ea-e])\s?(?:[)\].:]+|[-–—,]|(?=\())\s*(.+)")
+_REASON = re.compile(r",?\s+(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
 _OTHER = re.compile(r"(?<![A-Za-z])[A-E](?![A-Za-z])")
 
 
@@ -53,7 +54,7 @@ def letter_of(answer: str, question: str) -> str | None:
     """
     options, answer = options_in(question), _unwrapped(answer)
     named = [letter for letter, text in options.items() if same_text(text, answer)]
-    if alone := _LETTER.fullmatch(answer):
+    if alone := _LETTER.fullmatch(_REASON.sub("", answer)):
         letter = alone.group(1).upper()
     elif named:
         return named[0] if len(named) == 1 else None
