@@ -12,7 +12,7 @@ from cotpipe.steps.examples import examples
 from cotpipe.steps.tokenizer import prepare_tokenizer
 from cotpipe.training.data import sft_row, usable_rows
 from cotpipe.training.messages import Rows
-from cotpipe.training.sft import ResumableSFTTrainer
+from cotpipe.training.sft import TargetTrainer
 from tests.helpers.lessons import TABLE
 from tests.helpers.tokenizers import SHAPES, save_model, tokenizer_of
 
@@ -29,7 +29,8 @@ def test_the_loss_covers_the_whole_target_and_its_end(name, tmp_path):
     tokenizer = tokenizer_of(SHAPES[name])
     prepare_tokenizer(tokenizer, name)
     rows = taught()
-    trainer = ResumableSFTTrainer(
+    trainer = TargetTrainer(
+        tokens=[1] * 10,
         model=AutoModelForCausalLM.from_pretrained(save_model(SHAPES[name], tmp_path)),
         args=SFTConfig(
             output_dir=str(tmp_path), use_cpu=True, bf16=False, max_length=1000, report_to=[],

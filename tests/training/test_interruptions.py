@@ -15,7 +15,7 @@ from cotpipe.training.job import Job
 from cotpipe.training.launch import train
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import SaveTrainingState
-from cotpipe.training.sft import ResumableSFTTrainer
+from cotpipe.training.sft import TargetTrainer
 from tests.helpers.lessons import TABLE
 
 STAGE = Stage.model_validate(
@@ -39,7 +39,8 @@ class Spoil(TrainerCallback):
 def test_a_training_that_diverges_stops_and_keeps_the_state_before(tmp_path, tiny_student):
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     rows = [sft_row(row, tokenizer) for row in examples(TABLE, STAGE, 1)]
-    trainer = ResumableSFTTrainer(
+    trainer = TargetTrainer(
+        tokens=[1] * 10,
         model=AutoModelForCausalLM.from_pretrained(tiny_student),
         args=SFTConfig(
             output_dir=str(tmp_path), use_cpu=True, bf16=False, max_length=400, report_to=[],

@@ -109,7 +109,7 @@ def test_fine_tuning_keeps_the_state_that_answers_most(tmp_path, tiny_student):
     said = {"target": "Step 1: So.\nAnswer: 4", "answer": "4"}
     validation = {"every": 10, "patience": 8}
     job = sft_job(tmp_path / "a", tiny_student, learning_rate=0.005, validation=validation)
-    for file, copies in ((job.examples, 40), (job.validation, 1)):
+    for file, copies in ((job.examples, 40), (tmp_path / "a" / "validation.parquet", 1)):
         rows = [Example(**(vars(row) | said)) for row in read_rows(file, Example)]
         write_rows(file, Example, rows * copies)
     trained = run(job)
