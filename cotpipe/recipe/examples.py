@@ -66,7 +66,6 @@ class PassRates(Section):
     rungs: int = Field(
         4, ge=1, le=20, description="Degrees of help, from the bare question to the most help"
     )
-
     max_helped: Share = Field(
         0.25,
         description="Largest share of an optimizer step's prompts that show help, while there are others",
