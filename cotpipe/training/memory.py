@@ -62,9 +62,9 @@ def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> l
 
     Counts float32 weights, AdamW, 16-bit activations, logits, and what writing completions adds, for
     rows of the maximum length that the recipe allows. Activations per layer take
-    s b h (34 + 5 a s / h) bytes, or 2 s b h with gradient checkpointing (Korthikanti et al., 2022, arXiv 2205.05198, sections 4.1
-    and 4.2), for b rows of s tokens, width h and a heads. The second term is zero if the attention
-    matrix is not kept, as with fused attention.
+    s b h (34 + 5 a s / h) bytes, or 2 s b h with gradient checkpointing (Korthikanti et al., 2022,
+    arXiv 2205.05198, sections 4.1 and 4.2), for b rows of s tokens, width h and a heads. The second
+    term is zero if the attention matrix is not kept, as with fused attention.
     """
     length = trainer.longest_row
     scored = trainer.max_new_tokens if isinstance(trainer, Grpo) else length
