@@ -110,16 +110,10 @@ class Comparison(_Model):
             raise ValueError(
                 f"arms.{name}.budget_of: {arm.budget_of!r} is not an arm with a budget of its own"
             )
-        last = arm.recipe.stages[-1]
-        if not isinstance(last.trainer, Sft):
+        if not isinstance(arm.recipe.stages[-1].trainer, Sft):
             raise ValueError(
                 f"arms.{name}.budget_of: its last stage is not SFT, so no number of epochs decides "
                 "how many tokens it takes"
-            )
-        if last.validates and last.trainer.validation.stops:
-            raise ValueError(
-                f"arms.{name}.budget_of: its last stage may end before its tokens are spent; set "
-                f"{last.name}.trainer.validation.stops to false"
             )
 
     def members(self, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
@@ -196,7 +190,21 @@ def _arm(changes: ArmChanges, base: Mapping[str, Any], told: str, name: str) -> 
         values["stages"] = [_stage(one, values, told) for one in changes.stages]
     change(values, changes.set, f"{told}.set: ")
     values["name"] = f"{name}.as-{changes.budget_of}" if changes.budget_of else name
-    return Arm(recipe=validated(values, told), budget_of=changes.budget_of)
+    recipe = validated(values, told)
+    if changes.budget_of:
+        recipe = _of_one_epoch(recipe)
+    return Arm(recipe=recipe, budget_of=changes.budget_of)
+
+
+def _of_one_epoch(recipe: Recipe) -> Recipe:
+    """With one epoch of the last stage, from first to last, which tells how many fill a budget."""
+    *others, last = recipe.stages
+    examples, trainer = last.examples.model_copy(update={"num_epochs": 1}), last.trainer
+    if last.validates:
+        validation = trainer.validation.model_copy(update={"stops": False})
+        trainer = trainer.model_copy(update={"validation": validation})
+    stage = last.model_copy(update={"examples": examples, "trainer": trainer})
+    return recipe.model_copy(update={"stages": (*others, stage)})
 
 
 def _stage(one: str | dict[str, Any], values: Mapping[str, Any], told: str) -> dict[str, Any]:

@@ -41,6 +41,16 @@ def test_arms_are_the_base_recipe_with_changes(tmp_path):
     assert comparison.arms["hot"].with_seed(9).seed == 9
 
 
+def test_an_arm_that_fills_a_budget_is_measured_in_one_epoch_and_never_ends_early(tmp_path):
+    changes = ["stage1.examples.num_epochs=9", "stage1.trainer.keep=best"]
+    arms = load_comparison(written(tmp_path), changes).arms
+    full, sft = (arms[name].recipe.stage("stage1") for name in ("full", "sft"))
+    assert (full.examples.num_epochs, full.trainer.validation.stops) == (9, True)
+    assert (sft.examples.num_epochs, sft.trainer.validation.stops) == (1, False)
+    plain = load_comparison(written(tmp_path), changes[:1]).arms["sft"].recipe.stage("stage1")
+    assert plain.trainer.validation.stops  # nothing is validated: the same checkpoint as ever
+
+
 def test_members_come_seed_by_seed_and_an_arm_after_the_one_of_its_budget(tmp_path):
     comparison = load_comparison(written(tmp_path))
     assert comparison.members((), ()) == [
@@ -79,7 +89,6 @@ def test_a_recipe_is_found_beside_the_comparison(tmp_path):
         ({"arms": GOOD["arms"] | {"odd": {"set": {"student.model": "other"}}}}, "arms.odd: it changes student"),
         ({"arms": GOOD["arms"] | {"odd": {"set": {"problems.splits": {"stage1": 0.6, "stage2": 0.1, "mining": 0.1, "validation": 0.05, "test": 0.15}}}}}, "arms.odd: it changes the share of the validation problems"),
         ({"arms": GOOD["arms"] | {"odd": {"budget_of": "full"}}}, "arms.odd.budget_of: its last stage is not SFT"),
-        ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "set": {"stage1.trainer.keep": "best"}, "budget_of": "full"}}}, "set stage1.trainer.validation.stops to false"),
         ({"arms": GOOD["arms"] | {"odd": {"stages": ["stage1"], "budget_of": "sft"}}}, "'sft' is not an arm with a budget of its own"),
     ],
 )  # fmt: skip
