@@ -1,10 +1,11 @@
 """Make the laboratory's student: a small Llama, pre-trained on the generator's texts.
 
-    python benchmarks/lab/student.py FOLDER [--steps 1500] [--seed 1]
+    python benchmarks/lab/student.py FOLDER [--steps 800] [--seed 1]
 
 A plain Hugging Face folder with 2.1 million weights, which the whole pipeline takes unchanged
-(`student.model: FOLDER`). It has read problems with solutions written as prose, and prompts without
-answers; it has seen no `Step 1:` lines, so it answers nothing in the format before stage 1.
+(`student.model: FOLDER`). It has read problems with solutions written as prose, half of them as turns
+of a chat with other instructions: it can solve most problems, but has seen no `Step 1:` line, so it
+answers nothing in the format before stage 1.
 """
 
 import argparse
@@ -34,13 +35,41 @@ TEMPLATE = (
 )
 
 
-def texts(seed: int) -> Iterator[str]:
+INSTRUCTIONS = (
+    "You are a helpful assistant.",
+    "Answer the question.",
+    "Think before you answer.",
+    "Solve the problem.",
+    "Be brief.",
+    "Write every calculation in a line of its own.",
+    "End with a full stop.",
+    "Do not use lists.",
+)
+
+
+def solved(seed: int) -> Iterator[tuple[str, str]]:
     """Problems with their solutions as prose, without end; none in the form of an answer."""
     for part in itertools.count():
         source = ArithmeticSource(num_problems=2000, num_rationales=1)
         for problem in source.read(Reading(seed * 1_000_003 + part)):
             steps = parse_rationale(problem.rationales[0]).steps
-            yield f"{problem.question}\n{' '.join(step.rstrip('.') + '.' for step in steps)}"
+            yield problem.question, " ".join(step.rstrip(".") + "." for step in steps)
+
+
+def texts(seed: int) -> Iterator[str]:
+    """Solved problems, half of them as turns of a chat, with some instructions before the question."""
+    rng = named_random(seed, "laboratory texts")
+    for question, solution in solved(seed):
+        if rng.random() < 0.5:
+            yield f"{question}\n{solution}<|endoftext|>"
+            continue
+        told = rng.sample(INSTRUCTIONS, rng.randrange(4))
+        system, user = (told, []) if rng.random() < 0.5 else ([], told)
+        turns = {"system": " ".join(system), "user": " ".join([*user, question])}
+        opened = "".join(
+            f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns.items() if what
+        )
+        yield f"{opened}<|im_start|>assistant\n{solution}<|im_end|>\n"
 
 
 def rendered(seed: int) -> Iterator[str]:
@@ -107,15 +136,9 @@ def make_model(vocabulary: int, end: int, seed: int) -> LlamaForCausalLM:
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[torch.Tensor]:
     """Rows of `LENGTH` tokens, texts one after the other: (`BATCH`, `LENGTH`)."""
-    rng = named_random(seed, "laboratory texts")
-    start, end = (
-        tokenizer.encode(token, add_special_tokens=False)[0]
-        for token in ("<|im_start|>", "<|endoftext|>")
-    )
     tokens: list[int] = []
     for text in texts(seed):
-        opened = [start, *tokenizer.encode("user\n")] if rng.random() < 0.5 else []
-        tokens += [*opened, *tokenizer.encode(text, add_special_tokens=False), end]
+        tokens += tokenizer.encode(text, add_special_tokens=False)
         while len(tokens) >= BATCH * LENGTH:
             yield torch.tensor(tokens[: BATCH * LENGTH]).view(BATCH, LENGTH)
             tokens = tokens[BATCH * LENGTH :]
@@ -146,7 +169,7 @@ def main() -> None:
     """Make the student."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tokenizer = make_tokenizer(arguments.seed)
