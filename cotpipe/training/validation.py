@@ -24,6 +24,7 @@ class Course:
     settings: Validation
     brevity: Brevity | None = None
     shortens: bool = True
+    """Whether brevity counts among states that are about as accurate (GRPO), or accuracy alone (SFT)."""
     ramp_end: int = 0
     """The first optimizer step at which accuracy can be said not to rise: masks have their last share."""
     validated: list[Validated] = field(default_factory=list)
