@@ -21,6 +21,9 @@ from cotpipe.errors import UserError
 Tracker = Literal["trackio", "wandb", "mlflow", "tensorboard"]
 """An experiment tracker, by the name of its package."""
 
+Precision = Literal["auto", "bfloat16", "float32"]
+"""A number format of computations, or the faster one."""
+
 
 def _split(value: Any) -> Any:
     return (
@@ -82,6 +85,11 @@ class Settings(BaseSettings):
         "auto",
         description="Engine that runs the student in mining and evaluation: auto, vllm, "
         "transformers, or your own as path/to/file.py:function",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Number format in which models are run and trained: bfloat16, float32, or, with auto, "
+        "bfloat16 where this machine multiplies matrices faster in it",
     )
     engine_batch: PositiveInt = Field(100, description="Batch size of the transformers engine")
     shard_size: PositiveInt = Field(

@@ -35,7 +35,7 @@ from cotpipe.report.plain import visible
 _SECONDS_BETWEEN_LINES = 15.0  # twice that without news
 _SECONDS_BETWEEN_UPDATES = 5.0
 _SECONDS_TO_END = 5.0
-_SHOWN = ("loss", "reward", "correct", "entropy", "completion_tokens")
+_SHOWN = ("loss", "reward", "correct", "entropy", "completion_tokens", "validation_accuracy")
 
 
 @dataclass(frozen=True)

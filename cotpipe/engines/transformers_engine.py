@@ -21,7 +21,7 @@ from cotpipe.engines.base import (
 from cotpipe.errors import UserError, first_line
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
-from cotpipe.settings import Settings
+from cotpipe.settings import Precision, Settings
 
 _STRETCH = 64
 """Tokens after which stop strings are looked for."""
@@ -34,7 +34,7 @@ class TransformersEngine:
     order.
     """
 
-    def __init__(self, model: Model, batch_size: int) -> None:
+    def __init__(self, model: Model, batch_size: int, precision: Precision = "auto") -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
@@ -53,7 +53,7 @@ class TransformersEngine:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 model.name,
                 revision=model.revision,
-                dtype=fast_dtype(),
+                dtype=fast_dtype(precision),
                 attn_implementation=generation_attention(),
             )
         except (OSError, ValueError) as error:
@@ -130,4 +130,4 @@ class TransformersEngine:
 @contextmanager
 def open_transformers(model: Model, settings: Settings) -> Iterator[TransformersEngine]:
     """Open a model in this process with transformers."""
-    yield TransformersEngine(model, settings.engine_batch)
+    yield TransformersEngine(model, settings.engine_batch, settings.precision)

@@ -52,7 +52,7 @@ class VllmEngine:
             self._llm = LLM(
                 model=model.name,
                 revision=model.revision,
-                dtype=str(fast_dtype()).removeprefix("torch."),
+                dtype=str(fast_dtype(settings.precision)).removeprefix("torch."),
                 tensor_parallel_size=settings.tensor_parallel,
                 gpu_memory_utilization=settings.gpu_memory_share,
                 max_model_len=settings.context_length,

@@ -65,14 +65,16 @@ class Stage(Section):
         return self.trainer.keep == "best"
 
     def ramp_end(self, num_steps: int) -> int:
-        """The optimizer step at which the masks have their last share.
+        """The optimizer step from which on no less is shown than before: masks and hints are at their last share.
 
         Args:
             num_steps: Optimizer steps of the stage.
         """
-        examples = self.examples
-        if isinstance(examples, Reconstruction | Completion) and examples.pass_rates is None:
-            return math.ceil(examples.masks.changing * num_steps)
+        match self.examples:
+            case (Reconstruction() | Completion()) as examples if examples.pass_rates is None:
+                return math.ceil(examples.masks.changing * num_steps)
+            case Rewriting() as examples if examples.pass_rates is None:
+                return num_steps if examples.first_hint_share != examples.last_hint_share else 0
         return 0
 
     def reward_name(self, trainer: Grpo) -> str:
@@ -101,6 +103,8 @@ class Stage(Section):
         """The fields that determine the checkpoint, apart from the step's inputs."""
         trainer = self.trainer.identity()
         del trainer["kind"]  # implied by its fields
+        if not self.validates:
+            trainer.pop("validation", None)
         return self.example_fields() | trainer
 
 

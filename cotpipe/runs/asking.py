@@ -9,7 +9,7 @@ from cotpipe.engines.streaming import LoadedModel, ServedModel, Show
 from cotpipe.rationale.prompts import question_prompt
 from cotpipe.recipe.model import Recipe, Student
 from cotpipe.runs.checkpoints import is_stored, stored_model, student_named
-from cotpipe.settings import Settings
+from cotpipe.settings import Precision, Settings
 from cotpipe.steps.student import open_student
 from cotpipe.store.artifacts import open_store
 
@@ -37,7 +37,7 @@ def asker(model: str, settings: Settings, recipe: Recipe) -> Ask:
         section = Student(model=str(store.path(record, "model")))
     else:
         section = student_named(model, recipe)
-    return _with(lambda: _load(model, section), recipe)
+    return _with(lambda: _load(model, section, settings.precision), recipe)
 
 
 def _with(opened: Callable[[], LoadedModel | ServedModel], recipe: Recipe) -> Ask:
@@ -48,7 +48,7 @@ def _with(opened: Callable[[], LoadedModel | ServedModel], recipe: Recipe) -> As
     return ask
 
 
-def _load(name: str, section: Student) -> LoadedModel:
+def _load(name: str, section: Student, precision: Precision) -> LoadedModel:
     import torch
 
     from cotpipe.hardware.devices import fast_dtype
@@ -56,4 +56,4 @@ def _load(name: str, section: Student) -> LoadedModel:
     model: Any
     model, tokenizer = open_student(section)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LoadedModel(name, model.to(device=device, dtype=fast_dtype()).eval(), tokenizer)
+    return LoadedModel(name, model.to(device=device, dtype=fast_dtype(precision)).eval(), tokenizer)

@@ -181,14 +181,16 @@ def _train_in_memory(
 
 
 class _Furthest:
-    """Reports optimizer steps, and keeps the furthest one of all attempts."""
+    """Reports optimizer steps with the last value of each metric, and keeps the furthest step of all attempts."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self.step = progress, 0
+        self._figures: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         self.step = max(self.step, event.step)
-        self._progress(event.step, event.num_steps, event.figures)
+        self._figures |= event.figures
+        self._progress(event.step, event.num_steps, dict(self._figures))
 
 
 def _train(
@@ -216,6 +218,7 @@ def _train(
         work=scratch,
         seed=named_seed(work.recipe.seed, stage.name) % 2**31,
         resume=resume if work.training_states.fetch_latest(resume) else None,
+        precision=work.settings.precision,
         trackers=work.settings.trackers,
         tracked_as=f"{work.recipe.name}.{stage.name}.{work.reference.fingerprint[:8]}",
         training_state_seconds=work.settings.training_state_seconds,

@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from cotpipe.errors import UserError, first_line
+from cotpipe.hardware.devices import fast_dtype
 from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.cpu import project_in_small_tiles, score_targets_only
 from cotpipe.training.grpo import train_grpo
@@ -37,6 +38,8 @@ def main() -> int:
     sys.excepthook = _tell
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     threading.Thread(target=_end_with, args=(job.launcher, os.getppid()), daemon=True).start()
+    if int(os.environ.get("RANK", 0)) == 0:
+        logging.info("computing in %s", str(fast_dtype(job.precision)).removeprefix("torch."))
     score_targets_only()
     project_in_small_tiles()
     try:

@@ -20,7 +20,7 @@ def shared_arguments(job: Job) -> dict[str, Any]:
     return {
         "output_dir": str(job.work),
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": fast_dtype() == torch.bfloat16,  # autocast; weights stay float32
+        "bf16": fast_dtype(job.precision) == torch.bfloat16,  # autocast; weights stay float32
         "seed": job.seed,
         "num_train_epochs": 1,  # the training table already contains every epoch
         "learning_rate": trainer.learning_rate,

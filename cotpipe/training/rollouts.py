@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from cotpipe.engines.base import end_tokens
 from cotpipe.hardware.decoding import Decoder
-from cotpipe.hardware.devices import fast_dtype, generation_attention
+from cotpipe.hardware.devices import generation_attention
 from cotpipe.training.student import merged_weights
 from cotpipe.training.validation import ANSWERS_AT_ONCE
 
@@ -17,10 +17,11 @@ from cotpipe.training.validation import ANSWERS_AT_ONCE
 class RolloutTrainer:
     """Trainer mixin that writes completions in the middle of training.
 
-    They are written with a copy of the student in the device's fast dtype: the float32 training
+    They are written with a copy of the student in the dtype that training computes in: its float32
     weights would be cast for every token.
     """
 
+    args: Any
     accelerator: Any
     model_wrapped: Any
     processing_class: Any
@@ -38,7 +39,7 @@ class RolloutTrainer:
         return Decoder(model, ends, self.rollout_batch)
 
     def _updated_copy(self) -> PreTrainedModel:
-        """The student in the fast dtype, adapters merged, with its current weights."""
+        """The student in the dtype of training, adapters merged, with its current weights."""
         student = self.accelerator.unwrap_model(self.model_wrapped)
         plain = student.get_base_model() if isinstance(student, PeftModel) else student
         if self._copy is None:
@@ -46,7 +47,7 @@ class RolloutTrainer:
             with torch.random.fork_rng():
                 copied = AutoModelForCausalLM.from_config(
                     copy.deepcopy(plain.config),
-                    dtype=fast_dtype(),
+                    dtype=torch.bfloat16 if self.args.bf16 else torch.float32,
                     attn_implementation=generation_attention(),
                 )
             copied.generation_config = plain.generation_config

@@ -70,11 +70,12 @@ def test_every_request_is_answered_k_times_and_sampling_is_reproducible(stopping
     assert all(one.truncated == (one.num_tokens == 150) for row in first for one in row)
 
 
-def test_the_batch_changes_no_greedy_answer(tiny_student, monkeypatch):
-    monkeypatch.setattr("cotpipe.hardware.devices.fast_dtype", lambda: torch.float32)
+def test_the_batch_changes_no_greedy_answer(tiny_student):
     sampling = Sampling(num_samples=1, temperature=0.0, max_new_tokens=90, seed=0)
     whole, small = (
-        TransformersEngine(Model(str(tiny_student)), size).generate(REQUESTS, sampling, Silent())
+        TransformersEngine(Model(str(tiny_student)), size, "float32").generate(
+            REQUESTS, sampling, Silent()
+        )
         for size in (7, 3)
     )
     assert texts(small) == texts(whole)

@@ -195,6 +195,23 @@ def test_no_stage_takes_the_name_of_a_section_or_of_another_step(name):
         Recipe.model_validate({"stages": [named("stage1"), named(name)]})
 
 
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        (["stage1.examples.masks.ramp=0.3"], 3),
+        (["stage1.examples.masks.first_share=1"], 0),
+        (["stage3.examples.pass_rates=null", "stage3.trainer.replacements=0"], 10),  # hints leave
+        (["stage3.examples.pass_rates=null", "stage3.trainer.replacements=0",
+          "stage3.examples.last_hint_share=1"], 0),
+        (["stage3.trainer.replacements=0"], 0),  # by pass rate: help comes and goes
+    ],
+)  # fmt: skip
+def test_what_is_shown_changes_up_to_a_step(changes, end):
+    recipe = load_recipe("demo", changes)
+    name = changes[0].partition(".")[0]
+    assert recipe.stage(name).ramp_end(10) == end
+
+
 def test_the_order_of_the_stages_is_part_of_the_reports_name():
     first, second = named("first", "student"), named("second", "student")
     names = {
@@ -289,13 +306,21 @@ def test_every_size_has_an_upper_bound():
     assert not unbounded
 
 
-def test_numbers_are_in_no_fingerprint_and_every_other_kind_of_answers_is():
-    def named(*changes: str) -> dict:
-        return name_artifacts(load_recipe("demo", changes), NOTHING)
+def names_with(*changes: str) -> dict:
+    return name_artifacts(load_recipe("demo", changes), NOTHING)
 
-    assert named("problems.answers.kind=number") == named()
+
+def test_settings_of_validation_count_where_it_decides_what_is_kept():
+    every = "stage2.trainer.validation.every=7"
+    assert names_with(every) != names_with()
+    last = ("stage2.trainer.keep=last", "stage2.trainer.reward.brevity=null")
+    assert names_with(every, *last) == names_with(*last)
+
+
+def test_numbers_are_in_no_fingerprint_and_every_other_kind_of_answers_is():
+    assert names_with("problems.answers.kind=number") == names_with()
     kinds = ["number", "math", "choice", "exact"]
-    assert len({named(f"problems.answers.kind={kind}")["problems"] for kind in kinds}) == 4
+    assert len({names_with(f"problems.answers.kind={kind}")["problems"] for kind in kinds}) == 4
 
 
 def test_student_and_teacher_are_asked_for_the_recipes_kind_of_answers():

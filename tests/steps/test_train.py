@@ -19,6 +19,16 @@ from cotpipe.training.messages import Event, Rows, SavedTrainingState
 from tests.helpers.flow_runs import TINY
 
 
+class Told(Silent):
+    """Keeps the metrics of every progress report."""
+
+    def __init__(self) -> None:
+        self.figures = []
+
+    def __call__(self, done, total, figures=None):
+        self.figures.append(figures)
+
+
 class Stage1:
     """Stage 1 of a store, which has all that it reads."""
 
@@ -26,7 +36,8 @@ class Stage1:
         self.recipe = load_recipe(TINY, [f"student.model={student}", *changes])
         self.steps = steps_of(self.recipe)
         self.settings = Settings(store=str(folder), **settings)
-        self.runner = StepRunner(open_store(self.settings), self.settings, Silent())
+        self.told = Told()
+        self.runner = StepRunner(open_store(self.settings), self.settings, self.told)
         self.found = {}
         for kind in needed_for("stage1-examples", self.steps):
             self.found[kind] = self.run_step(kind).reference
@@ -62,8 +73,8 @@ def scripted(monkeypatch, *attempts):
         job.work.mkdir(parents=True)
         seen.append(job.stage.trainer.micro_batch)
 
-        def reach(step):
-            on_event(Event(step=step, num_steps=2, figures={"loss": 1.0}))
+        def reach(step, **figures):
+            on_event(Event(step=step, num_steps=2, figures=figures or {"loss": 1.0}))
 
         attempts[len(seen) - 1](job, reach, on_training_state)
         shutil.copytree(job.student, job.output)
@@ -105,6 +116,20 @@ def test_kills_of_one_row_at_a_time_say_what_takes_less_memory(stage1, monkeypat
     with pytest.raises(TransientError, match="1 rows per forward pass .*gradient_checkpointing"):
         stage1.run_step("stage1")
     assert seen == [4, 4, 2, 1]
+
+
+def test_the_last_validation_is_shown_beside_the_steps_after_it(stage1, monkeypatch):
+    def attempt(job, reach, on_training_state):
+        reach(0, validation_accuracy=0.25)
+        reach(1, loss=2.0)
+        reach(2, loss=1.0)
+
+    scripted(monkeypatch, attempt)
+    stage1.run_step("stage1")
+    assert stage1.told.figures[-2:] == [
+        {"loss": 2.0, "validation_accuracy": 0.25},
+        {"loss": 1.0, "validation_accuracy": 0.25},
+    ]
 
 
 def test_a_training_state_that_cannot_be_stored_ends_no_training(stage1, monkeypatch, caplog):

@@ -122,9 +122,9 @@ def test_a_process_that_dies_is_a_failed_run(tmp_path, tiny_student):
         run(job)
 
 
-@pytest.mark.parametrize("is_native", [False, True])
-def test_where_bf16_products_are_emulated_training_is_in_float32(
-    tmp_path, tiny_student, monkeypatch, is_native
+@pytest.mark.parametrize(("gain", "is_faster"), [(0.25, False), (1.1, False), (2.1, True)])
+def test_where_bfloat16_is_not_faster_training_is_in_float32(
+    tmp_path, tiny_student, monkeypatch, gain, is_faster
 ):
     from trl import GRPOConfig, SFTConfig
 
@@ -132,11 +132,25 @@ def test_where_bf16_products_are_emulated_training_is_in_float32(
 
     if torch.cuda.is_available():
         pytest.skip("the processor does not matter beside a GPU")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: is_native)
+    monkeypatch.setattr("cotpipe.hardware.devices.bfloat16_gain", lambda: gain)
     arguments = shared_arguments(job_of(tmp_path, tiny_student, "reconstruction", SFT))
-    assert SFTConfig(**arguments).bf16 is is_native  # True by TRL's default
+    assert SFTConfig(**arguments).bf16 is is_faster  # True by TRL's default
     del arguments["per_device_train_batch_size"]
-    assert GRPOConfig(**arguments).bf16 is is_native
+    assert GRPOConfig(**arguments).bf16 is is_faster
+
+
+@pytest.mark.parametrize(("precision", "is_rounded"), [("bfloat16", True), ("float32", False)])
+def test_a_number_format_that_is_set_is_used_whatever_is_faster(
+    tmp_path, tiny_student, monkeypatch, precision, is_rounded
+):
+    from cotpipe.training.arguments import shared_arguments
+
+    monkeypatch.setattr(
+        "cotpipe.hardware.devices.bfloat16_gain", lambda: 0.0 if is_rounded else 9.0
+    )
+    job = job_of(tmp_path, tiny_student, "reconstruction", SFT)
+    arguments = shared_arguments(job.model_copy(update={"precision": precision}))
+    assert arguments["bf16"] is is_rounded
 
 
 def test_what_makes_cpus_fast_changes_nothing_but_the_time(tiny_student, monkeypatch):
