@@ -11,15 +11,16 @@ latter less.
 
 import argparse
 import json
-import os
 import random
-import resource
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.beside import NAMES, measure, rounds_of, told
 
 _PROMPTS, _GROUP, _NEW_TOKENS, _PROMPT_TOKENS = 8, 8, 96, 100
 
@@ -77,44 +78,6 @@ def trainer_of(name: str, student: str, num_steps: int, micro_batch: int) -> Any
     )  # fmt: skip
 
 
-def measure(name: str, student: str, num_steps: int, micro_batch: int) -> dict[str, float]:
-    """Seconds per step, and peak memory of this process."""
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.read: list[tuple[float, float]] = []
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self._read()
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            self._read()
-
-        def _read(self) -> None:
-            self.read.append((time.perf_counter(), time.process_time()))
-
-    trainer, clock = trainer_of(name, student, num_steps, micro_batch), Clock()
-    trainer.add_callback(clock)
-    trainer.train()
-    wall, processor = ((end - start) / num_steps for start, end in zip(*clock.read, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return {"seconds": wall, "processor_seconds": processor, "peak_gb": peak}
-
-
-def run(name: str, student: str, num_steps: int, micro_batch: int) -> dict[str, float]:
-    """Measure in a new process, started as trainings are."""
-    from cotpipe.training.launch import _ENVIRONMENT
-
-    environment = (_ENVIRONMENT if name == "cotpipe" else {}) | os.environ
-    options = ["--only", name, "--steps", str(num_steps), "--micro-batch", str(micro_batch)]
-    command = [sys.executable, __file__, student, *options]
-    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(output.stdout.splitlines()[-1])
-    sys.stderr.write(f"{name}: {found}\n")
-    return found
-
-
 def main() -> None:
     """Measure in turns, and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,32 +85,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--micro-batch", type=int, default=_GROUP)
-    parser.add_argument("--only", choices=["trl", "cotpipe"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=NAMES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        found = measure(arguments.only, arguments.student, arguments.steps, arguments.micro_batch)
-        sys.stdout.write(json.dumps(found) + "\n")
+        trainer = trainer_of(
+            arguments.only, arguments.student, arguments.steps, arguments.micro_batch
+        )
+        sys.stdout.write(json.dumps(measure(trainer, arguments.steps)) + "\n")
         return
-    micro_batches = {"trl": arguments.micro_batch, "cotpipe": _GROUP}
-    rounds = [
-        {
-            name: run(name, arguments.student, arguments.steps, micro_batch)
-            for name, micro_batch in micro_batches.items()
-        }
-        for _ in range(arguments.rounds)
-    ]
-    result: dict[str, Any] = {
-        f"{name}_{what}": [round(one[name][what], 2) for one in rounds]
-        for name in ("trl", "cotpipe")
-        for what in ("seconds", "processor_seconds", "peak_gb")
-    }
-    for what in ("seconds", "processor_seconds", "peak_gb"):
-        ratios = [one["trl"][what] / one["cotpipe"][what] for one in rounds]
-        result[f"ratio_{what}"] = round(statistics.median(ratios), 2)
+    rounds = rounds_of(
+        __file__,
+        [arguments.student, "--steps", str(arguments.steps)],
+        {"trl": ["--micro-batch", str(arguments.micro_batch)]},
+        arguments.rounds,
+    )
+    result = told(rounds)
     completions = _PROMPTS * _GROUP
     result["completions_per_second"] = {
         name: round(statistics.median(completions / one[name]["seconds"] for one in rounds), 2)
-        for name in ("trl", "cotpipe")
+        for name in NAMES
     }
     sys.stdout.write(json.dumps(result) + "\n")
 
