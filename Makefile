@@ -7,7 +7,7 @@ VLLM := .venv-vllm/bin
 LM_EVAL := .venv-lm-eval/bin
 UNIT := $(addprefix tests/, data engines hardware rationale recipe report runs steps store/test_artifacts.py)
 
-.PHONY: help demo unit test pytest test-stack test-engines test-lm-eval debian check format docs install vllm-cpu lm-eval clean
+.PHONY: help demo unit test pytest test-stack test-engines test-lm-eval debian check format docs bench install vllm-cpu lm-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -50,6 +50,9 @@ format: .venv/installed-dev  ## put the code into its format
 
 docs: .venv/installed  ## bring the generated parts of the documentation up to date
 	$(BIN)/python docs/reference.py
+
+bench: .venv/installed-dev  ## speed beside TRL and transformers, for docs/performance.md; a quarter of an hour of a quiet machine
+	$(BIN)/python benchmarks/bench.py
 
 install: .venv/installed  ## the virtual environment alone
 
