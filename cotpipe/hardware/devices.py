@@ -40,8 +40,7 @@ def bfloat16_gain() -> float:
     exact = [torch.randn(rows, _WIDTH, generator=drawn) for rows in (_ROWS, _WIDTH)]
     rounded = [matrix.to(torch.bfloat16) for matrix in exact]
     times = [(_seconds(*exact), _seconds(*rounded)) for _ in range(_ROUNDS + 1)][1:]
-    slow, fast = (min(column) for column in zip(*times, strict=True))
-    return slow / fast
+    return min(slow for slow, _ in times) / min(fast for _, fast in times)
 
 
 def _seconds(rows: torch.Tensor, weights: torch.Tensor) -> float:
