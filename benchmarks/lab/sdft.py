@@ -4,8 +4,10 @@
 
 On-policy self-distillation with privileged context (arXiv 2601.18734) by TRL's experimental
 `SDFTTrainer`: completions are sampled to the bare question, and every token of them is drawn towards
-what the same student predicts where the teacher's whole rationale stands in its prompt. It starts from the stage 2
-of RUN, a run of the laboratory in STORE, and takes the problems of its stage 3. Writes the checkpoint to OUT, to be judged beside the others: `cotpipe evaluate OUT --recipe benchmarks/lab/recipe.yaml`.
+what the same student predicts where the teacher's whole rationale stands in its prompt. It starts
+from the stage 2 of RUN, a run of the laboratory in STORE, and takes the problems of its stage 3.
+Writes the checkpoint to OUT, to be judged beside the others by
+`cotpipe evaluate OUT --recipe benchmarks/lab/recipe.yaml`.
 """
 
 import argparse
