@@ -11,7 +11,6 @@ nothing else to do.
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import altair as alt
 import psutil
 import torch
 
-from cotpipe.hardware.devices import fast_dtype
+from cotpipe.hardware.devices import fast_dtype, processor_name
 from cotpipe.progress import Silent
 from cotpipe.recipe.files import load_recipe
 from cotpipe.report.drawing import save_png
@@ -61,7 +60,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on: processor or GPU, threads, number format, versions."""
     packages = ("torch", "transformers", "trl", "accelerate", "cotpipe")
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
@@ -69,15 +68,6 @@ def machine() -> dict[str, Any]:
         "versions": {name: version(name) for name in packages},
         "load_before": round(os.getloadavg()[0], 1),
     }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        found = re.search(r"^model name\s*: (.+)$", information.read_text(), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def measured(name: str, student: Path) -> dict[str, Any]:

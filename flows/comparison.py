@@ -154,14 +154,12 @@ def _run_member(
     """Run an arm with a seed, unless its earlier run is what it would be; returns what it cost."""
     recipe = chosen.with_seed(seed)
     if chosen.budget_of:
-        budget = spent.get((chosen.budget_of, seed))
-        if budget is None:
-            raise RunError(f"its budget is that of {chosen.budget_of}, which has no result")
-        last = recipe.stages[-1].name
-        probe = recipe.model_copy(update={"name": f"{recipe.name}.probe"})
-        tried = arm(probe, until=last)
-        trained = store.require(tried[last].reference)
-        recipe = with_budget(chosen, seed, trained, _cost(store, tried), budget)
+        try:
+            recipe = _filling(store, chosen, seed, spent)
+        except (RunError, UserError):
+            with recorded_run(store, recipe) as log:  # so that the comparison shows why
+                log.need([])
+                raise
         if (
             earlier
             and earlier.recipe == recipe.model_dump(mode="json")
@@ -169,6 +167,21 @@ def _run_member(
         ):
             return cost_of(store, earlier.references)
     return _cost(store, arm(recipe))
+
+
+def _filling(
+    store: Store, chosen: Arm, seed: int, spent: Mapping[tuple[str, int], Spent]
+) -> Recipe:
+    """The recipe that fills the budget of another arm: the arm's own, run once, tells how long it takes."""
+    assert chosen.budget_of
+    budget = spent.get((chosen.budget_of, seed))
+    if budget is None:
+        raise RunError(f"its budget is that of {chosen.budget_of}, which has no result")
+    recipe = chosen.with_seed(seed)
+    last = recipe.stages[-1].name
+    tried = arm(recipe.model_copy(update={"name": f"{recipe.name}.probe"}), until=last)
+    trained = store.require(tried[last].reference)
+    return with_budget(chosen, seed, trained, _cost(store, tried), budget)
 
 
 def _tell(member: str, what: str, seconds: float) -> None:

@@ -1,12 +1,21 @@
 """The fastest dtype and attention implementation of this machine."""
 
+import hashlib
+import logging
+import os
+import platform
+import re
+import tempfile
 import time
 from functools import cache
+from pathlib import Path
 
 import torch
 
 from cotpipe.hardware.attention import GROUPED
-from cotpipe.settings import Precision
+from cotpipe.settings import Precision, Settings
+
+logger = logging.getLogger(__name__)
 
 _FASTER = 1.2
 """Less of a gain is not worth bfloat16's rounding, nor would it be found again every time."""
@@ -33,9 +42,40 @@ def fast_dtype(precision: Precision = "auto") -> torch.dtype:
 def bfloat16_gain() -> float:
     """How many times as fast as float32 this CPU multiplies matrices in bfloat16.
 
-    Measured once per process, in some tenths of a second; the best of several rounds, as other
-    work may be going on. Where bfloat16 is emulated, it is well below 1.
+    Measured once per machine and version of torch, in some tenths of a second, and kept in
+    `COTPIPE_CACHE`: all processes of a run, and those that resume it, go by the same figure.
     """
+    told = f"{processor_name()}, torch {torch.__version__}"
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    kept = Settings().cache.expanduser() / f"bfloat16-gain-{digest}.txt"
+    if kept.exists():
+        return float(kept.read_text(encoding="utf-8"))
+    gain = _measured_gain()
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent) as draft:
+            draft.write(f"{gain:.3f}")
+            draft.flush()
+            os.link(draft.name, kept)
+    except OSError as error:
+        if kept.exists():  # another process was faster: its figure counts
+            return float(kept.read_text(encoding="utf-8"))
+        logger.warning("the faster number format is not kept, each process measures: %s", error)
+    return gain
+
+
+def processor_name() -> str:
+    """The processor's name, as far as the system tells."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        found = re.search(r"^model name\s*: (.+)$", information.read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def _measured_gain() -> float:
+    """The best of several rounds, as other work may be going on; where bfloat16 is emulated, well below 1."""
     drawn = torch.Generator().manual_seed(0)
     exact = [torch.randn(rows, _WIDTH, generator=drawn) for rows in (_ROWS, _WIDTH)]
     rounded = [matrix.to(torch.bfloat16) for matrix in exact]

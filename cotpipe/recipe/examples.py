@@ -68,7 +68,8 @@ class PassRates(Section):
     )
     max_helped: Share = Field(
         0.25,
-        description="Largest share of an optimizer step's prompts that show help, while there are others",
+        description="Largest share of an optimizer step's prompts that show help, while there are others; "
+        "at 0 none ever does",
     )
     added_later: ClassVar[frozenset[str]] = frozenset({"max_helped"})
 

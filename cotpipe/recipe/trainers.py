@@ -41,7 +41,9 @@ class Validation(Section):
         description="Accuracy has stopped rising after so many validations without a new best",
     )
     stops: bool = Field(
-        True, description="End the stage where accuracy has stopped rising and brevity is not paid"
+        True,
+        description="End the stage where nothing is gained any more; with `reward.brevity` not before "
+        "brevity was paid",
     )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 _POWER = 0.8
+_ROUNDING = 1e-12
+"""Less of a deviation, relative to the values, is rounding."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Contrast:
             more = "" if self.tokens.value < 0 else " more"
             found.append(f"{verb} {100 * abs(self.tokens.value):.1f} %{more} tokens")
         if found:
-            return f"{' and '.join(found)}, beyond noise"
+            return f"{' and '.join(found)}, beyond noise{self._left_open}"
         answers = f"{self.num_answers:,} answers over {self.num_seeds} seeds"
         points, length = self.accuracy.detectable, self.tokens.detectable
         sizes = [f"{100 * points:.1f} points"] if points and points <= 1 else []
@@ -85,22 +87,43 @@ class Contrast:
             "been found"
         )
 
+    @property
+    def _left_open(self) -> str:
+        """Of tokens beyond noise, what is not known of the accuracy."""
+        points = self.accuracy.detectable
+        if self.accuracy.beyond_noise or not points or points > 1:
+            return ""
+        return (
+            f"; no difference in accuracy shown ({100 * self.accuracy.value:+.1f} points), and one "
+            f"below {100 * points:.1f} points could well have been missed"
+        )
+
 
 def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
     """Score one arm.
 
     Args:
         arm: Its name.
-        answers: One row per seed and problem, with `seed`, `problem_id`, `correct`, `num_tokens`.
+        answers: One row per seed and problem, with `seed`, `problem_id`, `question`, `correct`,
+            `num_tokens`. Problems of two seeds are the same where their questions are.
     """
     if answers["seed"].nunique() == 1:
         accuracy, tokens = share(answers["correct"].tolist()), mean(answers["num_tokens"].tolist())
         return ArmScore(arm, 1, accuracy, tokens)
-    estimates = []
-    for column, highest in (("correct", 1.0), ("num_tokens", math.inf)):
-        effect = _effect(answers[column].to_numpy(dtype=float), answers)
-        estimates.append(Estimate(effect.value, max(effect.low, 0.0), min(effect.high, highest)))
-    return ArmScore(arm, answers["seed"].nunique(), *estimates)
+    accuracy, tokens = (
+        _effect(answers[column].to_numpy(dtype=float), answers)
+        for column in ("correct", "num_tokens")
+    )
+    if accuracy.value in (0.0, 1.0):  # all alike: Wilson's interval still says how many they are
+        estimated = share(answers["correct"].tolist())
+    else:
+        estimated = Estimate(accuracy.value, max(accuracy.low, 0.0), min(accuracy.high, 1.0))
+    return ArmScore(
+        arm,
+        answers["seed"].nunique(),
+        estimated,
+        Estimate(tokens.value, max(tokens.low, 0.0), tokens.high),
+    )
 
 
 def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contrast]:
@@ -172,9 +195,11 @@ def _effect(values: "Floats", rows: "pd.DataFrame", num_tests: int = 1) -> Effec
     Answers of one seed share its training, answers to one problem its difficulty. The variance is
     that of two-way clusters, by seed plus by problem minus by both (Cameron, Gelbach and Miller
     2011, Journal of Business & Economic Statistics 29, equation 2.13), and no less than that of
-    seeds alone; t quantiles with one degree of freedom less than there are seeds. If each seed has
-    problems of its own, this is Student's interval over the seeds' means. Of a single seed, only the
-    problems count: nothing is said about other seeds.
+    seeds alone or of problems alone: two seeds whose means agree by chance do not make the noise of
+    their answers vanish. t quantiles with one degree of freedom less than there are seeds. If each
+    seed has problems of its own and the seeds differ by more than their answers' noise, this is
+    Student's interval over the seeds' means. Of a single seed, only the problems count: nothing is
+    said about other seeds.
 
     Args:
         values: One value per row.
@@ -185,16 +210,18 @@ def _effect(values: "Floats", rows: "pd.DataFrame", num_tests: int = 1) -> Effec
 
     centred = values - values.mean()
     by_seed = _cluster_variance(centred, rows["seed"])
-    by_problem = _cluster_variance(centred, rows["problem_id"])
+    by_problem = _cluster_variance(centred, rows["question"])
     by_both = _cluster_variance(centred, np.arange(len(values)))
     num_seeds = rows["seed"].nunique()
     if num_seeds == 1:
         variance, freedom = by_both, len(values) - 1
     else:
-        variance, freedom = max(by_seed, by_seed + by_problem - by_both), num_seeds - 1
+        variance = max(by_seed, by_problem, by_seed + by_problem - by_both)
+        freedom = num_seeds - 1
     error = math.sqrt(variance)
     value = float(values.mean())
-    if not error or not freedom:  # nothing varies, so nothing is known of how much it would
+    rounding = float(np.abs(values).max()) * _ROUNDING
+    if error <= rounding or not freedom:  # nothing varies: nothing is known of how much it would
         return Effect(value, value, value, 1.0, None)
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     return Effect(

@@ -30,8 +30,8 @@ class Choice:
         """The reason, in words."""
         if self.kept_step == 0:
             return (
-                "no state of the training was better than the checkpoint it started from, so that "
-                "checkpoint is handed on"
+                "no state of the training was more accurate than the checkpoint it started from, nor "
+                "about as accurate and shorter, so that checkpoint is handed on"
             )
         if self.kept_step < self.last_step:
             return "later states were no better"

@@ -130,7 +130,9 @@ def is_current(store: Store, run: Run) -> bool:
 def compare_arms(
     store: Store, comparison: Comparison, failed: Mapping[tuple[str, int], str] | None = None
 ) -> Compared:
-    """What the completed runs of a comparison show; those of which an artifact is gone do not count.
+    """What the completed runs of a comparison show.
+
+    Those of which an artifact is gone do not count, nor those of another version of cotpipe.
 
     Args:
         store: Their store.
@@ -155,6 +157,12 @@ def compare_arms(
         if not evaluated.keys() >= set(checkpoints):
             gone[member.arm, member.seed] = (
                 f"what run {member.run.run_id} evaluated is no longer in the store; compare again"
+            )
+            continue
+        if not is_current(store, member.run):
+            gone[member.arm, member.seed] = (
+                f"this version of cotpipe would make other artifacts than run {member.run.run_id} "
+                "did, so it is not put together with others; compare again"
             )
             continue
         for checkpoint in checkpoints:

@@ -266,9 +266,11 @@ def _memory_of(
         rows = stage.trainer.rows_per_step
         accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
         model = shape()
-        from cotpipe.hardware.devices import training_attention
+        from cotpipe.hardware.devices import fast_dtype, training_attention
 
-        needs = needs_of(stage.trainer, model, keeps_attention=training_attention() == "eager")
+        keeps_attention = training_attention() == "eager"
+        num_bytes = fast_dtype(settings.precision).itemsize
+        needs = needs_of(stage.trainer, model, keeps_attention, num_bytes)
         return judge_memory(stage.name, needs, *_memory())
 
     return check

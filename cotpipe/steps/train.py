@@ -116,7 +116,7 @@ def _write_validations(
     if not kept:
         logger.warning(
             "%s: by %d validation problems, no state of the training is better than the "
-            "checkpoint it started from (%s), which is handed on",
+            "checkpoint it started from (%s) beyond a standard error, which is handed on",
             stage.name, len(problems), start,
         )  # fmt: skip
         shutil.copytree(work.input(start, "model"), work.output / "model")

@@ -77,7 +77,11 @@ def _pool_of(
     kept = [row["row"] for row in usable_rows(rows, trainer.max_prompt_length, 1)]
     pool = PromptPool(examples, kept, measured)
     if len(pool) < per_step:  # the rows are several to a problem
-        write_line(Rows(rows_kept=0, rows_left_over=len(pool)))
+        longest = max((row["length"] for row in rows), default=0)
+        dropped = len(rows) - len(kept)
+        write_line(
+            Rows(rows_kept=0, rows_dropped=dropped, rows_left_over=len(pool), longest_row=longest)
+        )
         return pool, 0
     return pool, len(pool) * job.stage.examples.num_epochs // per_step
 

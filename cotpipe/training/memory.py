@@ -17,13 +17,8 @@ class ModelShape:
     num_layers: int
     width: int
     num_heads: int
-    num_key_heads: int
+    key_width: int  # of the keys of one position in one layer, of all heads together
     vocabulary: int
-
-    @property
-    def key_width(self) -> int:
-        """Total width of the keys of one position in one layer."""
-        return self.width // self.num_heads * self.num_key_heads
 
 
 @dataclass(frozen=True)
@@ -47,30 +42,40 @@ def shape_of(config: Any) -> ModelShape:
         num_weights = AutoModelForCausalLM.from_config(config).num_parameters()
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return ModelShape(
-        num_weights,
-        config.num_hidden_layers,
-        config.hidden_size,
-        heads,
-        key_heads,
-        config.vocab_size,
+        num_weights=num_weights,
+        num_layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        num_heads=heads,
+        key_width=head_width * key_heads,
+        vocabulary=config.vocab_size,
     )
 
 
-def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> list[Need]:
+def needs_of(
+    trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool, num_bytes: int
+) -> list[Need]:
     """The peak memory of training, by component.
 
-    Counts float32 weights, AdamW, 16-bit activations, logits, and what writing completions adds, for
-    rows of the maximum length that the recipe allows. Activations per layer take
+    Counts float32 weights, AdamW, activations, logits, and what writing completions adds, for rows
+    of the maximum length that the recipe allows. With 16 bits, activations per layer take
     s b h (34 + 5 a s / h) bytes, or 2 s b h with gradient checkpointing (Korthikanti et al., 2022,
     arXiv 2205.05198, sections 4.1 and 4.2), for b rows of s tokens, width h and a heads. The second
     term is zero if the attention matrix is not kept, as with fused attention.
+
+    Args:
+        trainer: The trainer of the stage.
+        model: The student.
+        keeps_attention: Whether the attention matrix is kept.
+        num_bytes: Bytes of a number in the format that the machine computes in.
     """
     length = trainer.longest_row
     scored = trainer.max_new_tokens if isinstance(trainer, Grpo) else length
     rows, trained = trainer.micro_batch, _num_trained(trainer, model)
     of_attention = 5 * model.num_heads * length / model.width if keeps_attention else 0.0
-    per_position = 2.0 if trainer.gradient_checkpointing else 34 + of_attention
+    per_position = num_bytes / 2 * (2 if trainer.gradient_checkpointing else 34 + of_attention)
+    per_logit = num_bytes + 8
     found = [
         Need("weights", 4 * model.num_weights / _GB, f"{_short(model.num_weights)} x 4 bytes"),
         Need("gradients and AdamW", 12 * trained / _GB, f"{_short(trained)} trained x 12 bytes"),
@@ -82,28 +87,28 @@ def needs_of(trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool) -> l
         ),
         Need(
             "logits",
-            10 * rows * scored * model.vocabulary / _GB,
-            f"{rows} rows x {scored} tokens x {model.vocabulary} x 10 bytes "
-            "(16 bits, float32, gradient)",
+            per_logit * rows * scored * model.vocabulary / _GB,
+            f"{rows} rows x {scored} tokens x {model.vocabulary} x {per_logit} bytes "
+            f"({8 * num_bytes} bits, float32, gradient)",
         ),
     ]
     writes = isinstance(trainer, Grpo) or trainer.keep == "best"
-    return found + (_of_rollouts(trainer, model, length) if writes else [])
+    return found + (_of_rollouts(trainer, model, length, num_bytes) if writes else [])
 
 
-def _of_rollouts(trainer: Sft | Grpo, model: ModelShape, length: int) -> list[Need]:
+def _of_rollouts(trainer: Sft | Grpo, model: ModelShape, length: int, num_bytes: int) -> list[Need]:
     completions = trainer.rows_per_step if isinstance(trainer, Grpo) else ANSWERS_AT_ONCE
     found = [
         Need(
             "KV cache",
-            4 * model.key_width * model.num_layers * completions * length / _GB,
+            2 * num_bytes * model.key_width * model.num_layers * completions * length / _GB,
             f"{completions} completions x {length} tokens x {model.num_layers} layers "
-            f"x {model.key_width} x 4 bytes",
+            f"x {model.key_width} x {2 * num_bytes} bytes",
         ),
         Need(
             "copy for generation",
-            2 * model.num_weights / _GB,
-            f"{_short(model.num_weights)} x 2 bytes",
+            num_bytes * model.num_weights / _GB,
+            f"{_short(model.num_weights)} x {num_bytes} bytes",
         ),
     ]
     if isinstance(trainer, Grpo) and trainer.lora is None and trainer.kl:

@@ -67,6 +67,8 @@ class PromptPool:
         rate = self._examples[rows[0]].pass_rate
         if rate is None:
             return _Entry(rows, _UNKNOWN)
+        if not self._wanted.max_helped:
+            rows = rows[:1]
         if rate == 0 and len(rows) > 1:
             return _Entry(rows, _UNKNOWN, rung=1)
         return _Entry(rows, rate)

@@ -128,9 +128,9 @@ class SaveTrainingState(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Called after each optimizer step; all processes follow the main process's decision."""
-        due = [
-            time.monotonic() - self._last >= self._seconds and state.global_step < state.max_steps
-        ]
+        # What is resumed at its end would train one step more.
+        ends = control.should_training_stop or state.global_step >= state.max_steps
+        due = [time.monotonic() - self._last >= self._seconds and not ends]
         if args.world_size > 1:
             broadcast_object_list(due)
         control.should_save = due[0]

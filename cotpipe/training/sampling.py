@@ -129,7 +129,12 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
         self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
         sampled_tokens = sum(group.num_sampled_tokens for group in sampled)
-        trained_tokens = sum(group.num_prompt_tokens + group.num_sampled_tokens for group in chosen)
+        idle = self._skips_idle_rows()
+        trained_tokens = sum(
+            group.num_prompt_tokens + group.num_sampled_tokens
+            for group in chosen
+            if group.teaches or not idle
+        )
         self._log_metric("sampled_tokens", sum(gather_object([sampled_tokens])))
         self._log_metric("trained_tokens", sum(gather_object([trained_tokens])))
 

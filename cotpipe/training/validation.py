@@ -15,7 +15,8 @@ class Course:
     """The validations of a stage so far.
 
     The state that is kept is the most accurate one (the first of several); the state before training
-    is one of them. Of a stage that `shortens`, it is the one with the shortest answers among those
+    is one of them. It is chosen as training goes: a state that was passed over is not kept, so it is
+    not looked at again. Of a stage that `shortens`, it is the one with the shortest answers among those
     that are at most one standard error of the paired difference less accurate than the most accurate
     one (the one-standard-error rule; Breiman et al. 1984, Classification and Regression Trees, section
     3.4.3), and no less accurate than the state before training.
@@ -31,6 +32,9 @@ class Course:
     kept: int = 0  # position of the state that is kept
     pays_brevity: bool = False
     _last_progress: int = 0  # position of the validation that last was a step forward
+    _last_rise: int = (
+        0  # position of the last one whose accuracy was a new best, or as masks changed
+    )
 
     def add(self, validated: Validated) -> bool:
         """Take note of a validation; returns whether its state is now the one to keep."""
@@ -41,11 +45,12 @@ class Course:
             self.kept = position
         elif self._is_kept(position):
             self.kept = self._last_progress = position
-        elif validated.accuracy > before.accuracy or validated.step < self.ramp_end:
-            self._last_progress = position
+        is_best = before is not None and validated.accuracy > before.accuracy
+        if is_best or validated.step < self.ramp_end:
+            self._last_progress = self._last_rise = position
         if self.brevity and not self.pays_brevity:
             enough = validated.accuracy >= self.brevity.min_accuracy
-            if enough or not self.is_rising:
+            if enough or position - self._last_rise >= self.settings.patience:
                 self.pays_brevity, self._last_progress = True, position
         return self.kept == position
 

@@ -1,5 +1,7 @@
 """A comparison from the command to its verdict: failing arms, budgets, resumption, arms that changed."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +100,16 @@ def test_another_seed_and_an_arm_less_cost_only_their_own_steps(first, compare, 
 
 
 def test_seeds_side_by_side_are_runs_like_others_and_each_failure_is_told(compare, store, place):
-    named = ("--name", "beside", "--arm", "short", "--arm", "broken", "--at-once", "2")
-    done = compare(*named, process=True)
-    assert_one_line_error(done, 1, "2 of 2 seeds failed: seed 1: 1 failed: broken, seed 1: ")
-    assert "seed 2: 1 failed: broken, seed 2: " in done.stderr
+    named = ("--name", "beside", "--at-once", "2")
+    arms = {name: ARMS[name] for name in ("short", "broken")}
+    arms["as-broken"] = ONE_STAGE | {"budget_of": "broken"}
+    done = compare(*named, process=True, arms=arms)
+    assert_one_line_error(done, 1, "2 of 2 seeds failed: seed 1: 2 failed: broken, seed 1: ")
+    assert "seed 2: 2 failed: broken, seed 2: " in done.stderr
     assert "broken, seed 2: failed (" in done.stdout
+    assert re.search(
+        r"as-broken, seed 1: failed \(.*: its budget is that of broken, which has no", done.stdout
+    )
     runs = [one for one in read_runs(store.storage) if one.recipe["name"] == "beside.short"]
     assert sorted((one.recipe["seed"], one.state) for one in runs) == [
         (1, "completed"),
@@ -110,9 +117,31 @@ def test_seeds_side_by_side_are_runs_like_others_and_each_failure_is_told(compar
     ]
     page = place / "store" / "comparisons" / "beside.html"
     kept = page.read_bytes()
-    changed = compare(*named, "--set", "stage1.trainer.learning_rate=1e-3", process=True)
+    changed = compare(*named, "--set", "stage1.trainer.learning_rate=1e-3", process=True, arms=arms)
     assert_one_line_error(changed, 2, "the arm 'short' is not what it was in run")
     assert page.read_bytes() == kept
+
+
+def test_runs_of_another_version_are_told_and_not_put_together_with_others(
+    first, compare, place, tiny_student, tmp_path
+):
+    arms = {name: ARMS[name] for name in ("short", "long")}
+    compare(arms=arms)
+    copied = open_store(Settings(store=str(shutil.copytree(place / "store", tmp_path / "store"))))
+    comparison = load_comparison(str(place / "tiny-arms.yaml"), [f"student.model={tiny_student}"])
+    (old,) = (
+        one.run for one in members_of(copied, comparison) if (one.arm, one.seed) == ("short", 1)
+    )
+    assert old
+    (file,) = (tmp_path / "store" / "runs").glob(f"{old.run_id}*")
+    file.write_text(file.read_text().replace(old.artifacts["stage1"], "0" * 32))
+    compared = compare_arms(copied, comparison)
+    assert [(arm, one.num_seeds) for arm, one in compared.scores.items()] == [
+        ("short", 1), ("long", 2),
+    ]  # fmt: skip
+    (told,) = compared.unfinished
+    assert (told.arm, told.seed) == ("short", 1)
+    assert "this version of cotpipe would make other artifacts than run" in told.why
 
 
 def test_arms_that_changed_since_their_first_seed_are_refused(first, compare):

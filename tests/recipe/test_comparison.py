@@ -9,6 +9,8 @@ import yaml
 from cotpipe.errors import UserError
 from cotpipe.recipe.comparison import load_comparison, shipped_comparisons
 from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.trainers import Grpo
+from tests.helpers.repository import ROOT
 
 GOOD: dict[str, Any] = {
     "name": "mine",
@@ -102,6 +104,38 @@ def test_mistakes_are_told_by_their_key(tmp_path, changes, told):
 @pytest.mark.parametrize("name", shipped_comparisons())
 def test_shipped_comparisons_load(name):
     assert load_comparison(name).name == name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/**/comparison*.yaml")), ids=str)
+def test_comparisons_of_the_benchmarks_load(path):
+    assert load_comparison(str(path)).arms
+
+
+@pytest.mark.parametrize("recipe", ["demo", str(ROOT / "benchmarks/lab/recipe.yaml")])
+def test_no_two_arms_of_the_curriculum_are_the_same(recipe):
+    arms = load_comparison("curriculum", recipe=recipe).arms
+    recipes = [arm.recipe.model_dump(exclude={"name"}) for arm in arms.values()]
+    assert not [one for place, one in enumerate(recipes) if one in recipes[:place]]
+    base = arms["full"].recipe
+    assert base.model_dump()["problems"]["source"]["num_rationales"] > 1
+    assert base.teacher.choice == "first"  # else the shortest would be the same rationales
+
+
+def test_the_published_arm_has_the_settings_of_the_paper():
+    recipe = load_comparison("curriculum").arms["published"].recipe
+    assert recipe.stage("stage1").examples.masks.model_dump(include={"kind", "amount", "probability"}) == {
+        "kind": "random", "amount": "one", "probability": 0.7
+    }  # fmt: skip
+    for name in ("stage2", "stage3"):
+        stage = recipe.stage(name)
+        trainer = stage.trainer
+        assert isinstance(trainer, Grpo)
+        assert (trainer.learning_rate, trainer.kl, trainer.clip_range) == (1e-5, 0.1, 0.2)
+        assert (trainer.temperature, trainer.top_p, trainer.keep) == (0.7, 0.9, "last")
+        assert (trainer.reward.preset, trainer.reward.brevity) == ("published", None)
+        assert stage.examples.pass_rates is None
+    assert recipe.stage("stage2").examples.masks.amount == "half"
+    assert recipe.stage("stage3").examples.problems == "failures"
 
 
 def test_a_comparison_that_does_not_exist_names_the_shipped_ones():

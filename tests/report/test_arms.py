@@ -22,7 +22,8 @@ def answers(correct: np.ndarray, tokens: np.ndarray | None = None, shared: bool 
     return pd.DataFrame(
         {
             "seed": seed,
-            "problem_id": [f"p{p}" if shared else f"s{s}p{p}" for s, p in zip(seed, problem, strict=True)],
+            "problem_id": [f"p{p}" for p in problem],  # numbers, which seeds share in any case
+            "question": [f"q{p}" if shared else f"s{s}q{p}" for s, p in zip(seed, problem, strict=True)],
             "correct": correct.ravel(),
             "num_tokens": np.full(correct.size, 50) if tokens is None else tokens.ravel(),
         }
@@ -152,6 +153,45 @@ def test_where_nothing_varies_nothing_is_shown():
     )
     empty = {name: answers(wrong, np.zeros((3, 10))) for name in ("base", "other")}
     assert not contrasts("base", empty)[0].tokens.beyond_noise
+
+
+def test_seeds_whose_means_agree_by_chance_show_no_more_than_their_answers():
+    base, other = (
+        np.array([np.arange(200) < right for right in counts]) for counts in ((97, 103), (104, 110))
+    )
+    base[:, :60], other[:, 140:] = ~base[:, :60], True  # not the same problems by far
+    base[0], base[1] = np.roll(base[0], 3), np.roll(base[1], 50)
+    gained = other.mean(axis=1) - base.mean(axis=1)
+    assert gained[0] == gained[1]
+    (contrast,) = contrasts("base", {"base": answers(base), "other": answers(other)})
+    assert contrast.accuracy.high - contrast.accuracy.low > 0.1
+    assert contrast.accuracy.p_value > 1e-3
+
+
+def test_the_same_difference_everywhere_is_no_proof():
+    base = answers(np.zeros((2, 30), dtype=bool), np.full((2, 30), 0.3))
+    other = base.assign(num_tokens=0.1)
+    (contrast,) = contrasts("base", {"base": base, "other": other})
+    assert contrast.tokens.p_value == 1
+
+
+@pytest.mark.parametrize("all_right", [False, True])
+def test_answers_that_are_all_alike_leave_an_interval(all_right):
+    accuracy = score_arm("a", answers(np.full((5, 200), all_right))).accuracy
+    assert 0.001 < accuracy.high - accuracy.low < 0.01
+
+
+def test_tokens_that_are_saved_do_not_hide_what_is_not_known_of_accuracy():
+    rng = np.random.default_rng(9)
+    base = drawn(rng)
+    tokens = rng.integers(40, 60, base.shape)
+    arms = {"base": answers(base, tokens), "other": answers(drawn(rng), tokens // 2)}
+    (contrast,) = contrasts("base", arms)
+    assert re.fullmatch(
+        r"saves [45]\d\.\d % tokens, beyond noise; no difference in accuracy shown "
+        r"\([+-]\d+\.\d points\), and one below \d+\.\d points could well have been missed",
+        contrast.verdict,
+    )
 
 
 def test_a_single_seed_has_wilsons_interval():

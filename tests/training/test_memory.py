@@ -5,19 +5,21 @@ import subprocess
 import sys
 
 import pytest
+from transformers import LlamaConfig, Qwen3Config
 
 from cotpipe.recipe.trainers import Grpo, Sft
-from cotpipe.training.memory import ModelShape, needs_of
+from cotpipe.training.memory import ModelShape, needs_of, shape_of
 from tests.helpers.flow_runs import TINY
 from tests.helpers.polling import PATIENCE
 
 SHAPE = ModelShape(
-    num_weights=10**9, num_layers=10, width=1000, num_heads=10, num_key_heads=2, vocabulary=50_000
+    num_weights=10**9, num_layers=10, width=1000, num_heads=10, key_width=200, vocabulary=50_000
 )
 
 
-def gigabytes(stage, keeps_attention=False):
-    return {need.what: round(need.gigabytes, 3) for need in needs_of(stage, SHAPE, keeps_attention)}
+def gigabytes(stage, keeps_attention=False, num_bytes=2):
+    needs = needs_of(stage, SHAPE, keeps_attention, num_bytes)
+    return {need.what: round(need.gigabytes, 3) for need in needs}
 
 
 def test_all_weights_of_a_billion_take_sixteen_bytes_each():
@@ -41,6 +43,26 @@ def test_what_saves_memory():
     assert gigabytes(adapters)["gradients and AdamW"] == pytest.approx(
         0.023, abs=1e-3
     )  # 4 x 10 x 16 x 3 x 1000 x 12
+
+
+def test_float32_takes_twice_the_room_for_all_but_weights_and_optimizer():
+    stage = Sft(micro_batch=2, batch_size=2, max_length=1000, keep="best")
+    short, long = (gigabytes(stage, num_bytes=size) for size in (2, 4))
+    for what in ("activations", "KV cache", "copy for generation"):
+        assert long[what] == 2 * short[what]
+    assert (long["weights"], long["logits"]) == (short["weights"], 1.2)
+
+
+def test_heads_may_be_wider_than_their_share_of_the_width():
+    config = Qwen3Config(
+        vocab_size=100, hidden_size=64, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+    )  # fmt: skip
+    assert shape_of(config).key_width == 64
+    assert shape_of(LlamaConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )).key_width == 32  # fmt: skip
 
 
 def test_fine_tuning_that_validates_holds_a_cache_and_a_copy():

@@ -100,11 +100,15 @@ def test_only_a_share_of_a_step_shows_help():
     assert [pool.is_bare(row) for row in again] == [False, True, True, True]
 
 
-def test_no_help_is_shown_where_there_are_others():
-    pool, _ = pool_of(0.0, 0.0, 0.5, 1.0, max_helped=0)
-    for _ in range(3):
-        assert all(map(pool.is_bare, pool.draw(2)))
-    assert len(pool.draw(4)) == 4
+def test_without_help_every_problem_is_asked_bare_also_where_all_fail():
+    pool, examples = pool_of(0.0, 0.0, 0.0, 0.5, 1.0, max_helped=0)
+    asked = []
+    for _ in range(6):
+        rows = pool.draw(2)
+        pool.tell(dict.fromkeys(rows, 0.0))
+        asked += rows
+    assert all(map(pool.is_bare, asked))
+    assert {examples[row].problem_id for row in asked} == {f"p{n}" for n in range(5)}
 
 
 def test_rows_in_order_are_not_counted_as_help():

@@ -32,6 +32,8 @@ def kept(*validated: Validated) -> int:
         ([at(0, 50, 60), at(10, 46, 30)], 0),  # shorter, and worse by more
         ([at(0, 50, 60), at(10, 49, 50), at(20, 60, 70)], 20),  # a new best takes both out
         ([at(0, 50, 60), at(10, 60, 70), at(20, 59, 55), at(30, 58, 40)], 20),  # no drifting down
+        # Step 20 was passed over for step 10, which step 30 takes out of range: it is gone.
+        ([at(0, 50, 80), at(10, 58, 50), at(20, 59, 60), at(30, 60, 70)], 30),
     ],
 )
 def test_the_state_that_is_kept(states, step):
@@ -85,6 +87,15 @@ def test_brevity_is_paid_only_once_accuracy_no_longer_rises():
     assert not course.is_over
     course.add(at(60, 60, 55))
     assert course.is_over
+
+
+def test_answers_that_shorten_by_themselves_do_not_put_brevity_off():
+    course = Course(Validation(patience=2), Brevity(min_accuracy=0.9))
+    paid = []
+    for number in range(4):
+        course.add(at(10 * number, 60, 60 - number))
+        paid.append(course.pays_brevity)
+    assert paid == [False, False, True, True]
 
 
 def test_brevity_is_paid_at_once_from_the_accuracy_on():
