@@ -100,11 +100,14 @@ def without_result(compared: Compared) -> list[str]:
 def method(compared: Compared) -> str:
     """How the intervals and verdicts were made, in two sentences."""
     count = sum(one.num_seeds > 1 for one in compared.contrasts)
-    return (
+    told = (
         "Greedy answers to held-out questions, alone; 95 % intervals over seeds and problems (two-way "
-        "clusters), differences paired by seed and problem. Beyond noise: p below 5 % after Holm's "
-        f"correction for {count} arms."
+        "clusters), differences paired by seed and problem."
     )
+    if not count:
+        return told
+    arms = "one arm" if count == 1 else f"{count} arms"
+    return f"{told} Beyond noise: p below 5 % after Holm's correction for {arms}."
 
 
 def as_markdown(compared: Compared) -> str:

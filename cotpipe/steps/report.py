@@ -23,7 +23,7 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=6,
+        version=7,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales", "lessons"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,

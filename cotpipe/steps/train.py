@@ -30,7 +30,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=5,
+        version=6,
         inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -72,7 +72,7 @@ def _tokens(trained: Trained) -> dict[str, int]:
     """The tokens that went through the trained model, those sampled for it, and those of validation.
 
     Trained are prompts and targets or completions of all optimizer steps, the prompt of a GRPO group
-    once; sampled are the completions of all groups, also of those that were replaced.
+    once, and groups that are paid alike only where the loss needs them; sampled are the completions of all groups, also of those that were replaced.
     """
     trained_on, sampled = (
         sum(int(event.figures.get(name, 0)) for event in trained.events)

@@ -79,13 +79,18 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._ready = self._sample(len(inputs) // self.num_generations)
+        groups = self._ready = self._sample(len(inputs) // self.num_generations)
         chosen = [
             {"prompt": self._examples[group.row].prompt, "paid": part.reward}
-            for group in self._ready
+            for group in groups
             for part in group.parts
         ]
-        return super()._generate_and_score_completions(chosen)  # type: ignore[no-any-return]
+        scored: dict[str, Any] = super()._generate_and_score_completions(chosen)
+        # A mean of equal rewards is rounded. What is left of them after a division by their deviation
+        # looks like an advantage, and AdamW makes a whole step of however small a gradient.
+        teaches = [group.teaches for group in groups for _ in group.parts]
+        scored["advantages"] *= scored["advantages"].new_tensor(teaches)
+        return scored
 
     @override
     def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:

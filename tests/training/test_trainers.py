@@ -102,6 +102,26 @@ def test_stage2_and_3_run_grpo(tmp_path, tiny_student, unit):
         AutoModelForCausalLM.from_pretrained(job.output)
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_groups_that_are_all_paid_alike_train_nothing(tmp_path, tiny_student, scale):
+    """0.7 has no exact float32: the mean of seven is not quite 0.7, and its distance not quite 0."""
+    (tmp_path / "mine.py").write_text(
+        "from cotpipe.rationale.rewards import RewardParts\n"
+        "def alike(completion, target, length):\n"
+        "    return RewardParts(0.7, False, True, 0.7, 0.0, 0.0)\n"
+    )
+    trainer = {
+        "kind": "grpo", "group_size": 7, "prompts_per_step": 4, "micro_batch": 28, "max_new_tokens": 8,
+        "learning_rate": 0.01, "scale_rewards": scale,
+        "reward": {"preset": f"{tmp_path / 'mine.py'}:alike"},
+    }  # fmt: skip
+    job = job_of(tmp_path, tiny_student, "completion", trainer, masks={"amount": "half"})
+    events = train_here(job).events
+    assert [event.figures["trained_tokens"] for event in events] == [0, 0]
+    assert [event.figures["gradient_norm"] for event in events] == [0, 0]
+    assert not changed(tiny_student, job.output)
+
+
 @pytest.mark.parametrize(
     ("task", "trainer"),
     [
