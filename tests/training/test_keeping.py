@@ -130,6 +130,25 @@ def test_fine_tuning_that_ends_early_counts_the_tokens_that_it_trained_on(tmp_pa
     assert of_training(early, "trained_tokens") == tokens[:2]
 
 
+@pytest.mark.parametrize("make", [job_of, sft_job])
+def test_a_stage_that_is_resumed_near_its_early_end_trains_no_step_more(
+    tmp_path, tiny_student, make
+):
+    # All answers of a random student are wrong: nothing ever gets better.
+    early = {"validation": {"every": 1, "patience": 3, "stops": True}, "learning_rate": 1e-6}
+    job = make(tmp_path / "a", tiny_student, **early).model_copy(
+        update={"training_state_seconds": 0}
+    )
+    whole = run(job, states=tmp_path)
+    last = max(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
+    assert (whole.events[-1].step, last) == (3, 2)  # at the end, none is worth saving
+    resumed = run(
+        make(tmp_path / "b", tiny_student, **early).model_copy(update={"resume": tmp_path / "2"})
+    )
+    assert resumed.validated == whole.validated
+    assert resumed.events[-1].step == 3
+
+
 def test_training_does_not_end_while_masks_still_change(tmp_path, tiny_student):
     """Nothing is right at the start, when all that is trained on are questions with most steps shown."""
     job = sft_job(tmp_path / "a", tiny_student, validation={"every": 1, "patience": 1})
@@ -220,3 +239,9 @@ def test_problems_too_few_for_an_optimizer_step_are_counted_as_problems(tmp_path
     write_rows(job.examples, Example, [row, helped])  # two rows of one problem, two for a step
     trained = run(job)
     assert (trained.rows.rows_kept, trained.rows.rows_left_over, trained.events) == (0, 1, [])
+
+
+def test_prompts_that_are_too_long_to_be_chosen_by_pass_rate_are_counted(tmp_path, tiny_student):
+    trained = run(job_of(tmp_path / "a", tiny_student, max_prompt_length=1))
+    assert (trained.rows.rows_dropped, trained.rows.rows_left_over) == (8, 0)
+    assert trained.rows.longest_row > 1
