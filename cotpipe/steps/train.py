@@ -72,7 +72,8 @@ def _tokens(trained: Trained) -> dict[str, int]:
     """The tokens that went through the trained model, those sampled for it, and those of validation.
 
     Trained are prompts and targets or completions of all optimizer steps, the prompt of a GRPO group
-    once, and groups that are paid alike only where the loss needs them; sampled are the completions of all groups, also of those that were replaced.
+    once, and groups that are paid alike only where the loss needs them; sampled are the completions
+    of all groups, also of those that were replaced.
     """
     trained_on, sampled = (
         sum(int(event.figures.get(name, 0)) for event in trained.events)

@@ -34,6 +34,11 @@ from cotpipe.store.artifacts import Store
 from cotpipe.store.records import Record, Reference
 from flows.cli.terminal import Terminal, styled
 
+_WIDE = 150
+"""Columns that a comparison takes in one line an arm."""
+_COSTS = 3
+"""The last of its headings, about what an arm costs."""
+
 
 def show_results(references: Mapping[str, Reference], store: Store, console: Terminal) -> None:
     """Print the result table, the comparisons, and the locations of report and checkpoint."""
@@ -176,16 +181,27 @@ def _paired(first: Run, second: Run, store: Store) -> list[str]:
 
 
 def show_compared(compared: Compared, console: Terminal) -> None:
-    """Print the result of a comparison of arms."""
-    table = Table(*HEADINGS, title=f"comparison {compared.name}")
-    for row in rows_of(compared):
-        table.add_row(*row)
-    if compared.scores:
+    """Print the result of a comparison of arms; in a narrow terminal, what they cost in a table of its own."""
+    rows = rows_of(compared)
+    parts = [HEADINGS]
+    if console.width < _WIDE:
+        parts = [HEADINGS[:-_COSTS], (HEADINGS[0], *HEADINGS[-_COSTS:])]
+        rows = [tuple(map(_stacked, row)) for row in rows]
+    for part in parts if compared.scores else []:
+        table = Table(*part, title=f"comparison {compared.name}")
+        for row in rows:
+            cells = dict(zip(HEADINGS, row, strict=True))
+            table.add_row(*(cells[heading] for heading in part))
         console.print(table)
     for sentence in (*verdicts(compared), *without_result(compared)):
         console.print(sentence)
     if compared.contrasts:
         console.print(method(compared), style="dim")
+
+
+def _stacked(cell: str) -> str:
+    """Estimates, their intervals and remarks one under the other."""
+    return cell.replace("], ", "]\n").replace(" [", "\n[").replace("; ", "\n")
 
 
 def show_rows(

@@ -34,7 +34,7 @@ def place(tmp_path_factory) -> Path:
 def compare(place, tiny_student, prefect):
     """Run `cotpipe compare` on the comparison with changes."""
 
-    def run(*options: str, process: bool = False, **changes):
+    def run(*options: str, process: bool = False, columns: str = "240", **changes):
         comparison = {
             "name": "tiny", "recipe": TINY, "seeds": [1, 2], "baseline": "short", "arms": ARMS
         } | changes  # fmt: skip
@@ -44,7 +44,7 @@ def compare(place, tiny_student, prefect):
         model = f"student.model={tiny_student}"
         return call(
             "compare", str(file), "--set", model, "--store", str(place / "store"), *options,
-            PREFECT_API_URL=prefect, COLUMNS="240",
+            PREFECT_API_URL=prefect, COLUMNS=columns,
         )  # fmt: skip
 
     return run
@@ -120,6 +120,17 @@ def test_seeds_side_by_side_are_runs_like_others_and_each_failure_is_told(compar
     changed = compare(*named, "--set", "stage1.trainer.learning_rate=1e-3", process=True, arms=arms)
     assert_one_line_error(changed, 2, "the arm 'short' is not what it was in run")
     assert page.read_bytes() == kept
+
+
+def test_a_narrow_terminal_shows_results_and_costs_one_under_the_other(first, compare):
+    shown = compare("--dry-run").stdout
+    narrow = compare("--dry-run", columns="80").stdout
+    assert shown.count("comparison tiny") == 1
+    assert narrow.count("comparison tiny") == 2
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert "…" not in narrow
+    for whole in ("short (baseline)", "1 common seed", "tokens trained on"):
+        assert whole in narrow
 
 
 def test_runs_of_another_version_are_told_and_not_put_together_with_others(
