@@ -39,15 +39,17 @@ def of_run(store: Store, named: str) -> dict[str, Path]:
 
 
 def rows_of(lessons: Path) -> list[dict[str, Any]]:
-    """The problems of stage 3: the bare question, and the user's message with all the steps."""
+    """The problems of stage 3: the bare question, and what the prompt with all the steps adds to it."""
     rows = []
     for lesson in read_lessons(lessons, "mining"):
         if not lesson.teacher_steps:
             continue
+        bare = question_prompt(lesson.question)
         shown = hinted_prompt(lesson.question, lesson.teacher_steps, len(lesson.teacher_steps))
-        rows.append(
-            {"prompt": question_prompt(lesson.question), "privileged_context": shown[-1]["content"]}
-        )
+        *_, (asked, helped) = zip(bare, shown, strict=True)
+        help_alone = helped["content"].removeprefix(asked["content"])
+        assert help_alone != helped["content"]
+        rows.append({"prompt": bare, "privileged_context": help_alone})
     return rows[: len(rows) // _PROMPTS * _PROMPTS]
 
 
@@ -76,7 +78,7 @@ def main() -> None:
             num_generations=_GROUP, max_completion_length=_NEW_TOKENS, temperature=0.7,
             learning_rate=arguments.learning_rate, lr_scheduler_type="constant", warmup_steps=3,
             num_train_epochs=arguments.epochs, teacher_model_kind=arguments.teacher,
-            teacher_prompt_template="{privileged_context}", distillation_mode="full_logits",
+            teacher_prompt_template="{prompt}{privileged_context}", distillation_mode="full_logits",
         ),
         train_dataset=Dataset.from_list(rows_of(found["lessons"])),
         processing_class=tokenizer,
