@@ -108,22 +108,19 @@ def score_arm(arm: str, answers: "pd.DataFrame") -> ArmScore:
             `num_tokens`. Problems of two seeds are the same where their questions are.
     """
     if answers["seed"].nunique() == 1:
-        accuracy, tokens = share(answers["correct"].tolist()), mean(answers["num_tokens"].tolist())
-        return ArmScore(arm, 1, accuracy, tokens)
-    accuracy, tokens = (
+        return ArmScore(
+            arm, 1, share(answers["correct"].tolist()), mean(answers["num_tokens"].tolist())
+        )
+    right, length = (
         _effect(answers[column].to_numpy(dtype=float), answers)
         for column in ("correct", "num_tokens")
     )
-    if accuracy.value in (0.0, 1.0):  # all alike: Wilson's interval still says how many they are
-        estimated = share(answers["correct"].tolist())
+    if right.value in (0.0, 1.0):  # all alike: Wilson's interval still says how many they are
+        accuracy = share(answers["correct"].tolist())
     else:
-        estimated = Estimate(accuracy.value, max(accuracy.low, 0.0), min(accuracy.high, 1.0))
-    return ArmScore(
-        arm,
-        answers["seed"].nunique(),
-        estimated,
-        Estimate(tokens.value, max(tokens.low, 0.0), tokens.high),
-    )
+        accuracy = Estimate(right.value, max(right.low, 0.0), min(right.high, 1.0))
+    tokens = Estimate(length.value, max(length.low, 0.0), length.high)
+    return ArmScore(arm, answers["seed"].nunique(), accuracy, tokens)
 
 
 def contrasts(baseline: str, arms: "Mapping[str, pd.DataFrame]") -> list[Contrast]:

@@ -154,16 +154,8 @@ def compare_arms(
             continue
         checkpoints = member.run.checkpoints[1:]  # but for the student that it began with
         evaluated = answers_of(member.run, store, checkpoints)
-        if not evaluated.keys() >= set(checkpoints):
-            gone[member.arm, member.seed] = (
-                f"what run {member.run.run_id} evaluated is no longer in the store; compare again"
-            )
-            continue
-        if not is_current(store, member.run):
-            gone[member.arm, member.seed] = (
-                f"this version of cotpipe would make other artifacts than run {member.run.run_id} "
-                "did, so it is not put together with others; compare again"
-            )
+        if why := _why_not_counted(store, member.run, evaluated.keys() >= set(checkpoints)):
+            gone[member.arm, member.seed] = why
             continue
         for checkpoint in checkpoints:
             last[member.arm] = member.arm, checkpoint
@@ -189,6 +181,18 @@ def compare_arms(
             if not one.is_done or (one.arm, one.seed) in gone
         ],
     )
+
+
+def _why_not_counted(store: Store, run: Run, has_answers: bool) -> str:
+    """Why a completed run does not count; empty if it does."""
+    if not has_answers:
+        return f"what run {run.run_id} evaluated is no longer in the store; compare again"
+    if not is_current(store, run):
+        return (
+            f"this version of cotpipe would make other artifacts than run {run.run_id} did, so it is "
+            "not put together with others; compare again"
+        )
+    return ""
 
 
 def _require_same_problems(

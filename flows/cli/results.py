@@ -183,7 +183,7 @@ def _paired(first: Run, second: Run, store: Store) -> list[str]:
 def show_compared(compared: Compared, console: Terminal) -> None:
     """Print the result of a comparison of arms; in a narrow terminal, what they cost in a table of its own."""
     rows = rows_of(compared)
-    parts = [HEADINGS]
+    parts: list[tuple[str, ...]] = [HEADINGS]
     if console.width < _WIDE:
         parts = [HEADINGS[:-_COSTS], (HEADINGS[0], *HEADINGS[-_COSTS:])]
         rows = [tuple(map(_stacked, row)) for row in rows]

@@ -16,6 +16,7 @@ def answers(level: float, tokens: int, seed: int, num_seeds: int = 4) -> pd.Data
         {
             "seed": np.repeat(np.arange(num_seeds), 100),
             "problem_id": [f"s{s}p{p}" for s in range(num_seeds) for p in range(100)],
+            "question": [f"question {p} of seed {s}" for s in range(num_seeds) for p in range(100)],
             "correct": rng.random(num_seeds * 100) < level,
             "num_tokens": rng.poisson(tokens, num_seeds * 100),
         }

@@ -29,7 +29,10 @@ def test_the_best_state_is_compared_with_the_start(tmp_path):
 def test_a_start_that_is_handed_on_is_told(tmp_path):
     choice = validations(tmp_path, 0, (0, 100, 60), (10, 80, 50))
     assert choice.accuracy.value == 0
-    assert "checkpoint it started from, so that checkpoint is handed on" in choice.why
+    assert (
+        "than the checkpoint it started from, nor about as accurate and shorter, so that"
+        in choice.why
+    )
 
 
 def test_too_few_problems_to_decide_are_told(tmp_path):
