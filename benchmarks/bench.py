@@ -1,6 +1,6 @@
 """Training and generation beside TRL and transformers on this machine: `make bench`.
 
-    python benchmarks/bench.py [--name NAME]
+    python benchmarks/bench.py [sft] [grpo] [generation] [--name NAME]
 
 Runs sft.py, grpo.py and generation.py with the demo's student, one after the other, and writes what
 they find to benchmarks/results/NAME.json, with the machine and the versions; then brings the table
@@ -126,20 +126,28 @@ def _draw(bars: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=[*_SCRIPTS, []], help="default: all")
     parser.add_argument("--name", help="of the file of results; default: from the processor or GPU")
     parser.add_argument("--draw", action="store_true", help="only bring the page up to date")
     arguments = parser.parse_args()
     if not arguments.draw:
-        found: dict[str, Any] = {"day": datetime.now(UTC).date().isoformat(), "machine": machine()}
-        with tempfile.TemporaryDirectory() as folder:
-            student = demo_student(Path(folder))
-            found["measured"] = {name: measured(name, student) for name in _SCRIPTS}
-        where = found["machine"]
-        given = f"{where['gpu'] or where['processor']}-{where['threads']}-{where['number_format']}"
-        name = arguments.name or re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")
-        _RESULTS.mkdir(exist_ok=True)
-        (_RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        _measure(arguments.what or list(_SCRIPTS), arguments.name)
     write_page()
+
+
+def _measure(scripts: list[str], name: str | None) -> None:
+    """Run scripts; what each has found is written at once, beside what the file has of others."""
+    where = machine()
+    given = f"{where['gpu'] or where['processor']}-{where['threads']}-{where['number_format']}"
+    file = _RESULTS / f"{name or re.sub(r'[^a-z0-9]+', '-', given.lower()).strip('-')}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"measured": {}}
+    found |= {"day": datetime.now(UTC).date().isoformat(), "machine": where}
+    _RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        student = demo_student(Path(folder))
+        for script in scripts:
+            found["measured"][script] = measured(script, student)
+            file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

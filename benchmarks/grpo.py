@@ -69,6 +69,7 @@ def trainer_of(name: str, student: str, num_steps: int, micro_batch: int) -> Any
         reward_funcs=reward,
         args=GRPOConfig(
             output_dir="unused", use_cpu=not torch.cuda.is_available(), report_to=[], max_steps=num_steps,
+            logging_steps=1,
             save_strategy="no", disable_tqdm=True, num_generations=_GROUP, max_completion_length=_NEW_TOKENS,
             per_device_train_batch_size=micro_batch, gradient_accumulation_steps=_PROMPTS * _GROUP // micro_batch,
             **(ours if name == "cotpipe" else {}),
