@@ -126,7 +126,7 @@ def _draw(bars: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[*_SCRIPTS, []], help="default: all")
+    parser.add_argument("what", nargs="*", choices=list(_SCRIPTS), help="default: all")
     parser.add_argument("--name", help="of the file of results; default: from the processor or GPU")
     parser.add_argument("--draw", action="store_true", help="only bring the page up to date")
     arguments = parser.parse_args()

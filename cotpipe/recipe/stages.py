@@ -65,7 +65,7 @@ class Stage(Section):
         return self.trainer.keep == "best"
 
     def ramp_end(self, num_steps: int) -> int:
-        """The optimizer step from which on no less is shown than before: masks and hints are at their last share.
+        """The optimizer step from which on masks and hints no longer change.
 
         Args:
             num_steps: Optimizer steps of the stage.

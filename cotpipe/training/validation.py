@@ -32,9 +32,7 @@ class Course:
     kept: int = 0  # position of the state that is kept
     pays_brevity: bool = False
     _last_progress: int = 0  # position of the validation that last was a step forward
-    _last_rise: int = (
-        0  # position of the last one whose accuracy was a new best, or as masks changed
-    )
+    _last_rise: int = 0  # position of the last new best accuracy, or validation before `ramp_end`
 
     def add(self, validated: Validated) -> bool:
         """Take note of a validation; returns whether its state is now the one to keep."""
