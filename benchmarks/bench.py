@@ -1,6 +1,6 @@
 """Training and generation beside TRL and transformers on this machine: `make bench`.
 
-    python benchmarks/bench.py [sft] [grpo] [generation] [--name NAME]
+    python benchmarks/bench.py [--only sft|grpo|generation] [--name NAME]
 
 Runs sft.py, grpo.py and generation.py with the demo's student, one after the other, and writes what
 they find to benchmarks/results/NAME.json, with the machine and the versions; then brings the table
@@ -126,12 +126,12 @@ def _draw(bars: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=list(_SCRIPTS), help="default: all")
+    parser.add_argument("--only", action="append", choices=list(_SCRIPTS), help="default: all")
     parser.add_argument("--name", help="of the file of results; default: from the processor or GPU")
     parser.add_argument("--draw", action="store_true", help="only bring the page up to date")
     arguments = parser.parse_args()
     if not arguments.draw:
-        _measure(arguments.what or list(_SCRIPTS), arguments.name)
+        _measure(arguments.only or list(_SCRIPTS), arguments.name)
     write_page()
 
 
