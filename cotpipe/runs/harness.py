@@ -45,10 +45,13 @@ def write_harness_task(folder: Path, model: str, runner: StepRunner, recipe: Rec
         runner: Reads the problems and the model.
         recipe: The recipe.
 
-    Returns the command that evaluates the checkpoint with the task. Raises `UserError` for a served
-    model, and where nothing can be written.
+    Returns the command that evaluates the checkpoint with the task, in the number format in which this
+    machine evaluates: where two next tokens are nearly as probable, another one decides otherwise.
+    Raises `UserError` for a served model, and where nothing can be written.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from cotpipe.hardware.devices import fast_dtype
 
     _, lessons = read_questions(runner, recipe)
     checkpoint = find_checkpoint(model, runner, recipe)
@@ -63,9 +66,11 @@ def write_harness_task(folder: Path, model: str, runner: StepRunner, recipe: Rec
     rows = _rows(lessons, recipe, tokenizer, context)
     ends = end_tokens(GenerationConfig.from_pretrained(path), tokenizer)
     name = "cotpipe_" + re.sub(r"\W", "_", f"{recipe.name}_{recipe.evaluation.split}")
+    dtype = str(fast_dtype(runner.settings.precision)).removeprefix("torch.")
     command = (
-        f"lm_eval --model hf --model_args pretrained={path},add_bos_token=False --include_path "
-        f"{folder} --tasks {name} --batch_size 16 --log_samples --output_path {folder}/results"
+        f"lm_eval --model hf --model_args pretrained={path},dtype={dtype},add_bos_token=False "
+        f"--include_path {folder} --tasks {name} --batch_size 16 --log_samples "
+        f"--output_path {folder}/results"
     )
     task = _task(name, recipe, [str(tokenizer.decode([end])) for end in sorted(ends)])
     try:

@@ -24,6 +24,7 @@ from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 def task(tmp_path, talker, monkeypatch) -> Path:
     """The folder of a task with 24 problems, every second of which has the answer that is always given."""
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("COTPIPE_PRECISION", "float32")  # bfloat16 decides near ties by the batch's shape
     rows = [
         {"question": f"What is {number} + 2, or {{x}}?", "answer": f"#### {12 + number % 2}"}
         for number in range(24)
@@ -66,7 +67,9 @@ def test_the_task_carries_prompts_end_tokens_and_limits(task):
         "<|im_start|>system\nSolve step by step: lines 'Step 1: ...', then 'Answer: number'.<|im_end|>\n"
         f"<|im_start|>user\n{rows[0]['question']}<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert (task / "command").read_text().strip() in text
+    command = (task / "command").read_text().strip()
+    assert command in text
+    assert ",dtype=float32," in command  # as the machine's own evaluations
 
 
 @pytest.mark.parametrize(
