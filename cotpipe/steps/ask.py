@@ -61,11 +61,11 @@ def ask(
         chosen = [lessons[position] for position in positions]
         return [Request(lesson.problem_id, shown(lesson)) for lesson in chosen]
 
-    identity = (
-        checkpoint.identity()
-        if isinstance(checkpoint, Served)
-        else {"checkpoint": str(work.inputs[checkpoint])}
-    )
+    if isinstance(checkpoint, Served):
+        identity = checkpoint.identity()
+    else:  # by its files: a stage that hands on the checkpoint it got is not asked again
+        record = work.store.require(work.inputs[checkpoint])
+        identity = {"checkpoint": record.contents("model")}
     ids = [lesson.problem_id for lesson in lessons]
     generated: dict[int, list[Generated]] = {}
     with SharedEngine(opened) as engine:

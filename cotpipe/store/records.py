@@ -103,6 +103,16 @@ class Record(_Model):
         """Folder of its files in the store."""
         return f"{self.reference}/{self.attempt}"
 
+    def contents(self, folder: str) -> str:
+        """A hash of the files in one of its folders: that of a copy is the same."""
+        return digest(
+            {
+                file.path: file.sha256
+                for file in self.files
+                if PurePosixPath(file.path).is_relative_to(folder)
+            }
+        )
+
 
 def fingerprint_of(
     kind: str, step_version: int, fields: Mapping[str, Any], inputs: Mapping[str, str]

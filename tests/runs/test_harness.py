@@ -24,7 +24,9 @@ from tests.helpers.flow_runs import assert_one_line_error, cotpipe
 def task(tmp_path, talker, monkeypatch) -> Path:
     """The folder of a task with 24 problems, every second of which has the answer that is always given."""
     monkeypatch.setenv("COTPIPE_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("COTPIPE_PRECISION", "float32")  # bfloat16 decides near ties by the batch's shape
+    monkeypatch.setenv(
+        "COTPIPE_PRECISION", "float32"
+    )  # bfloat16 decides near ties by the batch's shape
     rows = [
         {"question": f"What is {number} + 2, or {{x}}?", "answer": f"#### {12 + number % 2}"}
         for number in range(24)

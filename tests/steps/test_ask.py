@@ -1,11 +1,13 @@
-"""Asking a checkpoint questions that are too long for it."""
+"""Asking a checkpoint: questions that are too long for it, and a copy of one that was asked before."""
 
 import pytest
 
 from cotpipe.data.rows import Answered, Failure, Lesson, read_rows
 from cotpipe.errors import UserError
 from cotpipe.recipe.files import load_recipe
+from cotpipe.recipe.model import Recipe
 from cotpipe.steps import evaluate, mine
+from cotpipe.steps.step import Step, Work
 from tests.helpers.asking import runner_with, student_and_lessons
 
 ENGINE = """
@@ -59,3 +61,34 @@ def test_a_problem_that_cannot_be_asked_is_no_failure_of_the_student(run):
 def test_a_student_that_cannot_be_asked_anything_is_told(run):
     with pytest.raises(UserError, match="no prompt fits: too long; lower max_new_tokens"):
         run(evaluate.step("base"), "A long story.")
+
+
+COUNTING = ENGINE.replace(
+    "def generate(self, requests, sampling, progress):",
+    "def generate(self, requests, sampling, progress):\n        open(LOG, 'a').write('asked ')",
+)
+
+
+def test_a_stage_that_handed_on_its_checkpoint_is_not_asked_again(tmp_path):
+    log = tmp_path / "log"
+    runner = runner_with(tmp_path, COUNTING.replace("LOG", repr(str(log))))
+    lesson = Lesson("p0", "test", 0.1, "How many?", "1", ["a", "b"], 3, [[], []], [1, 0], [1])
+    inputs = student_and_lessons(runner, [lesson])
+
+    def trained(kind: str, contents: str) -> Step:
+        def write(work: Work) -> dict[str, int]:
+            (work.output / "model").mkdir()
+            (work.output / "model" / "x").write_text(contents)
+            (work.output / "log").write_text(kind)
+            return {}
+
+        return Step(kind, 1, (), lambda recipe: {}, write)
+
+    asked = {}
+    for kind, contents in (("base", ""), ("handed-on", ""), ("learnt", "else")):
+        if kind != "base":
+            inputs[kind] = runner.run(trained(kind, contents), Recipe(), {}).reference
+        record = runner.run(evaluate.step(kind), load_recipe("demo"), inputs).record
+        assert record.counts == {"problems": 1, "correct": 0}
+        asked[kind] = log.read_text().count("asked")
+    assert asked == {"base": 1, "handed-on": 1, "learnt": 2}
