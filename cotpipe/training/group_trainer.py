@@ -10,12 +10,7 @@ from trl.trainer.utils import split_tensor_dict
 from typing_extensions import override
 
 from cotpipe.hardware.families import has_plain_attention
-from cotpipe.training.packing import (
-    PACKED,
-    is_worth_packing,
-    pack,
-    packed_outputs,
-)
+from cotpipe.training.packing import PACKED, inputs_of, is_worth_packing, pack
 from cotpipe.training.rollouts import RolloutTrainer
 
 _ROUNDING = 1e-6
@@ -76,7 +71,7 @@ class GroupTrainer(RolloutTrainer, GRPOTrainer):
         for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
             packed = pack(ids, mask, logits_to_keep)
             with self.accelerator.autocast():
-                outputs = packed_outputs(model, packed)
+                outputs = model(**inputs_of(packed), fused_lm_head=True)
             log_probs.append(packed.unpack(outputs.log_probs))
             if options.get("compute_entropy"):
                 entropies.append(packed.unpack(outputs.entropy))

@@ -1,13 +1,15 @@
-"""Packing the completions of a prompt behind it, so that training computes the prompt once.
+"""Packing rows behind what they have in common, so that training computes that once, and no padding.
 
 All tokens of a micro-batch lie one behind the other in one sequence: of every prompt all but its
 last token, then a branch per completion, which begins with the prompt's last token. A branch sees
-its prompt and itself (a tree), so that each token is computed as in a row of its own. Everything in
-a transformer but attention takes tokens one by one; attention unpacks the rows, because a tree mask
-over the whole sequence would cost the square of its length.
+its prompt and itself (a tree), so that each token is computed as in a row of its own. Rows of
+different prompts branch where they begin to differ. Everything in a transformer but attention takes
+tokens one by one; attention unpacks the rows, because a tree mask over the whole sequence would
+cost the square of its length.
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ PACKED = "packed"
 """The attention's name in transformers: `model.set_attn_implementation(PACKED)`."""
 
 _UNSCORED = -100
+
+_Branches = dict[int, list[tuple[int, int]]]
+"""By row: each token behind the prompt, and its label."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, num_completion: 
         attention_mask: Same shape, 0 for padding.
         num_completion: Number of tokens at the end of a row that are the completion's.
     """
-    groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    groups: dict[tuple[int, ...], _Branches] = {}
     split = input_ids.shape[1] - num_completion
     for row, (tokens, mask) in enumerate(
         zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)
@@ -88,15 +93,46 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, num_completion: 
         real = [token for token, is_real in zip(tokens, mask, strict=True) if is_real]
         cut = sum(mask[:split])
         if len(real) > cut:
-            groups.setdefault(tuple(real[:cut]), {})[row] = real[cut:]
+            completion = [(token, token) for token in real[cut:]]
+            groups.setdefault(tuple(real[:cut]), {})[row] = completion
     if not groups:
-        groups = {tuple(input_ids[0, split - 1 : split].tolist()): {0: [_UNSCORED]}}
+        nothing = [(_UNSCORED, _UNSCORED)]
+        groups = {tuple(input_ids[0, split - 1 : split].tolist()): {0: nothing}}
     flat, branches = _flatten(groups)
     return _packed(flat, branches, (len(input_ids), num_completion), input_ids.device)
 
 
+def pack_rows(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> Packed:
+    """Pack rows behind the beginning that all of them share.
+
+    Args:
+        input_ids: (rows, tokens); a row has at least two.
+        attention_mask: Same shape, 0 for padding.
+        labels: Same shape; the row's tokens, or -100 for those that are not to be learnt.
+    """
+    is_real = attention_mask.bool()
+    rows, wanted = (
+        [row[real].tolist() for row, real in zip(values, is_real, strict=True)]
+        for values in (input_ids, labels)
+    )
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    shared = sum(1 for _ in same)
+    for row, each in zip(rows, wanted, strict=True):
+        first = next((place for place, label in enumerate(each) if label != _UNSCORED), len(each))
+        shared = min(shared, first, len(row) - 1)
+    shared = max(shared, 1)  # nothing predicts the first token
+    groups: dict[tuple[int, ...], _Branches] = {}
+    for number, (row, each) in enumerate(zip(rows, wanted, strict=True)):
+        rest = list(zip(row[shared:], each[shared:], strict=True))
+        groups.setdefault(tuple(row[:shared]), {})[number] = rest
+    flat, branches = _flatten(groups)
+    return _packed(flat, branches, (len(rows), input_ids.shape[1] - shared), input_ids.device)
+
+
 def _flatten(
-    groups: dict[tuple[int, ...], dict[int, list[int]]],
+    groups: dict[tuple[int, ...], _Branches],
 ) -> tuple[list[tuple[int, int, int]], list[_Branch]]:
     """Token, position and label of each place; where each completion lies."""
     flat: list[tuple[int, int, int]] = []
@@ -106,10 +142,10 @@ def _flatten(
         flat += [(token, place, _UNSCORED) for place, token in enumerate(prompt[:-1])]
         for row, completion in completions.items():
             branches.append(_Branch(row, prompt_start, before, len(flat), len(completion)))
-            entered = (prompt[-1], *completion[:-1])
+            entered = (prompt[-1], *(token for token, _ in completion[:-1]))
             flat += [
                 (token, before + place, label)
-                for place, (token, label) in enumerate(zip(entered, completion, strict=True))
+                for place, (token, (_, label)) in enumerate(zip(entered, completion, strict=True))
             ]
     return flat, branches
 
@@ -220,20 +256,20 @@ def _taken(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return taken.view(heads, *places.shape, width).transpose(0, 1)
 
 
-def packed_outputs(model: Any, packed: Packed) -> Any:
-    """Run a model that TRL gave a fused LM head (`add_fused_lm_head`) on a packed micro-batch.
+def inputs_of(packed: Packed) -> dict[str, Any]:
+    """What a model that TRL gave a fused LM head (`add_fused_lm_head`) takes for a packed micro-batch.
 
-    Its fields are (1, n). Only labelled places are projected onto the vocabulary.
+    With `fused_lm_head=True` the fields of its output are (1, n). Only labelled places are projected
+    onto the vocabulary.
     """
-    return model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
+    return {
+        "input_ids": packed.input_ids,
+        "position_ids": packed.position_ids,
         # A mask of four dimensions passes unchanged; an empty one fails if `packed` gets lost.
-        attention_mask=packed.input_ids.new_zeros((1, 1, 1, 0)),
-        shift_labels=packed.labels,
-        fused_lm_head=True,
-        packed=packed,
-    )
+        "attention_mask": packed.input_ids.new_zeros((1, 1, 1, 0)),
+        "shift_labels": packed.labels,
+        "packed": packed,
+    }
 
 
 ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 from typing_extensions import override
 
 from cotpipe.data.rows import Example, read_rows
+from cotpipe.hardware.families import has_plain_attention
 from cotpipe.recipe.trainers import Sft
 from cotpipe.training.arguments import shared_arguments
 from cotpipe.training.data import sft_row, sort_within_batches, usable_rows
 from cotpipe.training.job import Job
 from cotpipe.training.keeping import KeepBest
+from cotpipe.training.packing import PACKED, inputs_of, pack_rows
 from cotpipe.training.progress import ReportProgress
 from cotpipe.training.resume import ResumableTrainer, SaveTrainingState
 from cotpipe.training.rollouts import RolloutTrainer
@@ -21,17 +24,32 @@ from cotpipe.training.validation import Course
 
 
 class TargetTrainer(ResumableTrainer, RolloutTrainer, SFTTrainer):
-    """TRL's SFTTrainer with pickle-free training states; it can validate, and counts its tokens."""
+    """TRL's SFTTrainer with pickle-free training states; it can validate, and counts its tokens.
 
-    def __init__(self, tokens: Sequence[int], **arguments: Any) -> None:
+    The rows of a micro-batch are packed behind what they have in common, their system prompt at
+    least; models without plain attention (`has_plain_attention`) are trained as in TRL.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens: Sequence[int], **arguments: Any) -> None:
         """Prepare the trainer.
 
         Args:
+            model: The student.
             tokens: The tokens that each optimizer step trains on, prompts included.
             arguments: Those of `SFTTrainer`.
         """
-        super().__init__(**arguments)
+        self._packs = has_plain_attention(model.config)
+        if self._packs:
+            model.set_attn_implementation(PACKED)
+        super().__init__(model=model, **arguments)
         self._tokens = tokens
+
+    @override
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *others: Any, **named: Any) -> Any:
+        if self._packs and len(inputs["input_ids"]) > 1:
+            rows = pack_rows(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+            inputs = inputs_of(rows)
+        return super().compute_loss(model, inputs, *others, **named)
 
     @override
     def log(self, logs: dict[str, Any], *others: Any, **named: Any) -> None:

@@ -7,9 +7,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from cotpipe.training.packing import (
     PACKED,
+    inputs_of,
     is_worth_packing,
     pack,
-    packed_outputs,
+    pack_rows,
 )
 from tests.helpers.families import FAMILIES, PADDING, config_of
 
@@ -47,7 +48,7 @@ def separate(model, rows, mask, count):
 
 def together(model, rows, mask, count):
     packed = pack(rows, mask, count)
-    outputs = packed_outputs(model, packed)
+    outputs = model(**inputs_of(packed), fused_lm_head=True)
     return packed.unpack(outputs.log_probs), packed.unpack(outputs.entropy)
 
 
@@ -129,3 +130,52 @@ def test_packing_is_for_rows_with_something_in_common():
     assert is_worth_packing(*micro_batch([5, 5], [0, 0, 1], [2, 2, 2]))
     assert not is_worth_packing(*micro_batch([5, 5, 4], [0, 1, 2], [2, 2, 2]))
     assert is_worth_packing(*micro_batch([5, 5], [0, 1], [2, 0]))
+
+
+def rows_to_learn(*rows: str):
+    """A letter is a token that is to be learnt, a digit one that is not; right-padded."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[ord(each) for each in row.ljust(width, " ")] for row in rows]) - 45
+    mask = torch.tensor([[int(each != " ") for each in row.ljust(width)] for row in rows])
+    labels = tokens.masked_fill((tokens < 20) | (mask == 0), -100)
+    return tokens.masked_fill(mask == 0, PADDING), mask, labels
+
+
+LEARNT = {
+    "a common beginning": ("1234abc", "12356ab", "123XYZabc"),
+    "nothing in common": ("12ab", "34abcd", "5AB"),
+    "equal rows": ("12ab", "12ab"),
+    "one is the beginning of the other": ("12", "12ab"),
+    "learnt from the first token on": ("abc", "abd"),
+    "one row": ("12abc",),
+    "nothing to learn": ("123", "124"),
+}
+
+
+@pytest.mark.parametrize("rows", LEARNT.values(), ids=LEARNT)
+def test_rows_behind_what_they_have_in_common_are_as_if_separate(rows):
+    found = []
+    for attention in ("eager", PACKED):
+        model = model_of("llama", attention)
+        tokens, mask, labels = rows_to_learn(*rows)
+        if attention == PACKED:
+            inputs = inputs_of(pack_rows(tokens, mask, labels))
+        else:
+            inputs = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+        outputs = model(**inputs, fused_lm_head=True)
+        (outputs.log_probs.sum() + 0.1 * outputs.entropy.sum()).backward()
+        gradients = {name: each.grad for name, each in model.named_parameters()}
+        found.append((outputs.log_probs.sum().detach(), outputs.label_mask.sum(), gradients))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_on_the_left_is_no_token_either():
+    tokens, mask, labels = rows_to_learn("123abc", "12ab")
+    right = pack_rows(tokens, mask, labels)
+    rolled = [torch.stack([each[0], each[1].roll(2)]) for each in (tokens, mask, labels)]
+    assert pack_rows(*rolled).input_ids.tolist() == right.input_ids.tolist()
+
+
+def test_what_rows_have_in_common_is_packed_once():
+    packed = pack_rows(*rows_to_learn("1234abc", "12356ab", "123XYZabc"))
+    assert packed.input_ids.shape == (1, 2 + 4 + 4 + 6)
