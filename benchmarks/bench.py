@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -70,13 +71,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measured(name: str, student: Path) -> dict[str, Any]:
-    """What a script prints at its end, and the seconds it took."""
+def measured(name: str, student: Path, options: Sequence[str]) -> dict[str, Any]:
+    """What a script prints at its end, and the minutes it took."""
     started = time.perf_counter()
-    command = [sys.executable, str(_FOLDER / f"{name}.py"), str(student), *_SCRIPTS[name]]
+    command = [sys.executable, str(_FOLDER / f"{name}.py"), str(student), *options]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    shown = ["python", f"benchmarks/{name}.py", "STUDENT", *_SCRIPTS[name]]
+    shown = ["python", f"benchmarks/{name}.py", "STUDENT", *options]
     return {
         "command": " ".join(shown),
         "minutes": round((time.perf_counter() - started) / 60, 1),
@@ -146,7 +147,7 @@ def _measure(scripts: list[str], name: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         student = demo_student(Path(folder))
         for script in scripts:
-            found["measured"][script] = measured(script, student)
+            found["measured"][script] = measured(script, student, _SCRIPTS[script])
             file.write_text(json.dumps(found, indent=1) + "\n")
 
 

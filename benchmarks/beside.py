@@ -35,14 +35,22 @@ def measure(trainer: Any, num_steps: int) -> dict[str, float]:
     trainer.add_callback(clock)
     trainer.train()
     wall, processor = ((end - start) / num_steps for start, end in zip(*clock.read, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     losses = [float(logs["loss"]) for logs in trainer.state.log_history if "loss" in logs]
     return {
         "seconds": wall,
         "processor_seconds": processor,
-        "peak_gb": peak,
+        "peak_gb": _peak_gb(),
         "last_loss": losses[-1],
     }
+
+
+def _peak_gb() -> float:
+    """The most memory that this process has held: of the GPU, or of the machine without one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def rounds_of(

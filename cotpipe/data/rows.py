@@ -198,6 +198,28 @@ class ValidatedAnswer:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """A completion that was sampled and rewarded while a stage trained."""
+
+    step: int  # the optimizer step that it was sampled for, from 1
+    example: int  # row of the stage's examples; those of a step with the same are a group
+    problem_id: str
+    helped: bool  # the prompt shows more than the bare question
+    trained: bool  # false: its group was sampled and not taken, as all its rewards are equal
+    prompt: list[Message]
+    completion: str
+    num_tokens: int
+    truncated: bool
+    correct: bool
+    valid_format: bool
+    reward: float
+    base: float  # the parts of the reward, see `rewards.RewardParts`
+    brevity_steps: float
+    length: float
+    advantage: float | None  # None: not trained
+
+
+@dataclass(frozen=True)
 class Logged:
     """A metric logged by a training process."""
 

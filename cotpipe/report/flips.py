@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cotpipe.rationale.format import format_rationale
-from cotpipe.report.plain import visible
+from cotpipe.report.plain import cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,14 +48,14 @@ def _problem(answers: "list[pd.Series]", teacher: Mapping[str, Sequence[str]]) -
     first = answers[0]
     steps = teacher.get(first["problem_id"], ())
     return {
-        "question": _cut(first["question"]),
-        "gold": _cut(first["answer"]),
-        "teacher": _cut(format_rationale(steps, first["answer"])) if steps else "",
+        "question": cut(first["question"], _MOST_CHARACTERS),
+        "gold": cut(first["answer"], _MOST_CHARACTERS),
+        "teacher": cut(format_rationale(steps, first["answer"]), _MOST_CHARACTERS) if steps else "",
         "answers": [
             {
                 "right": bool(row["correct"]),
                 "tokens": int(row["num_tokens"]),
-                "text": _cut(row["completion"]),
+                "text": cut(row["completion"], _MOST_CHARACTERS),
             }
             for row in answers
         ],
@@ -64,8 +64,3 @@ def _problem(answers: "list[pd.Series]", teacher: Mapping[str, Sequence[str]]) -
 
 def _texts(problem: dict[str, Any]) -> list[str]:
     return [problem["question"], problem["teacher"], *(one["text"] for one in problem["answers"])]
-
-
-def _cut(text: str) -> str:
-    shown, left = visible(text[:_MOST_CHARACTERS]).strip(), len(text) - _MOST_CHARACTERS
-    return f"{shown} … and {left} characters more" if left > 0 else shown

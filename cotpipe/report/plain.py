@@ -32,6 +32,12 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(_written_out, text.replace("\r\n", "\n"))
 
 
+def cut(text: str, most: int) -> str:
+    """The beginning of a text made visible, at most `most` characters, and how many are left out."""
+    shown, left = visible(text[:most]).strip(), len(text) - most
+    return f"{shown} … and {left} characters more" if left > 0 else shown
+
+
 def _written_out(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x100:

@@ -15,6 +15,7 @@ from cotpipe.report.costs import Cost
 from cotpipe.report.drawing import svg
 from cotpipe.report.flips import flips
 from cotpipe.report.page import write_page
+from cotpipe.report.rewarded import rewarded
 from cotpipe.report.summary import Comparison, comparisons, number, percent, summarise
 from cotpipe.report.training_curves import Training, training_curves
 from cotpipe.report.validations import Choice
@@ -64,6 +65,7 @@ def write_run_page(path: Path, run: RunResults) -> None:
         by_steps=svg(accuracy_by_steps(shares)) if shares else None,
         lengths=svg(lengths(length_bins(rows))),
         training={title: svg(chart) for title, chart in training_curves(run.trainings).items()},
+        rewarded=rewarded(run.trainings),
         untrained=[title_of(name) for name, one in run.trainings.items() if not one.optimizer_steps],
         flips=flips(rows, run.teacher),
         checkpoints=[title_of(name) for name in recipe.checkpoints],

@@ -44,6 +44,7 @@ class Training:
 
     log: "pd.DataFrame"  # step, name, value
     validations: Path | None = None  # `validations.parquet`
+    rollouts: Path | None = None  # `rollouts.parquet`, of a GRPO stage
 
     @property
     def optimizer_steps(self) -> int:

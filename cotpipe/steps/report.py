@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from cotpipe.data.rows import Result, TeacherOutcome, read_rows, write_rows
 from cotpipe.recipe.model import Recipe
 from cotpipe.recipe.stages import Stage
+from cotpipe.recipe.trainers import Grpo
 from cotpipe.report.costs import costs, lineage
 from cotpipe.report.pictures import draw_results, draw_training
 from cotpipe.report.run_page import RunResults, write_run_page
@@ -23,7 +24,7 @@ def step(recipe: Recipe) -> Step:
     evaluations = [f"evaluation-{name}" for name in recipe.checkpoints]
     return Step(
         kind="report",
-        version=7,
+        version=8,
         inputs=(*evaluations, *recipe.checkpoints[1:], "rationales", "lessons"),
         fields=lambda recipe: recipe.identity() | {"order": list(recipe.starts.items())},
         run=report,
@@ -73,6 +74,9 @@ def _training(work: Work, stage: Stage) -> Training:
     return Training(
         log=pq.read_table(work.input(stage.name, "training_log.parquet")).to_pandas(),
         validations=work.input(stage.name, "validations.parquet") if stage.validates else None,
+        rollouts=work.input(stage.name, "rollouts.parquet")
+        if isinstance(stage.trainer, Grpo)
+        else None,
     )
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cotpipe.data.rows import Example, Logged, ValidatedAnswer, write_rows
+from cotpipe.data.rows import Example, Logged, Rollout, ValidatedAnswer, write_rows
 from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.stages import Stage
+from cotpipe.recipe.trainers import Grpo
 from cotpipe.steps.examples import bare_example
 from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
@@ -30,7 +31,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=6,
+        version=7,
         inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -42,6 +43,8 @@ def step(stage: Stage, start: str) -> Step:
 
 def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     """Write `model/` and `training_log.parquet`; with validation, `validations.parquet`.
+
+    A GRPO stage also writes `rollouts.parquet`.
 
     With too few examples for one optimizer step, before or after those that are too long are
     dropped, the initial checkpoint is copied and the number of optimizer steps is 0: without
@@ -65,6 +68,8 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     if trained.kept:
         counts |= _write_validations(work, stage, start, problems, trained)
     counts |= _tokens(trained)
+    if isinstance(trainer, Grpo):
+        counts["rollouts"] = pq.read_metadata(work.output / "rollouts.parquet").num_rows
     return counts | trained.rows.model_dump() | _write_log(work.output, trained.events)
 
 
@@ -142,6 +147,8 @@ def _skip(work: Work, stage: Stage, start: str, rows: Rows) -> dict[str, int]:
     shutil.copytree(work.input(start, "model"), work.output / "model")
     if stage.validates:
         write_rows(work.output / "validations.parquet", ValidatedAnswer, [])
+    if isinstance(trainer, Grpo):
+        write_rows(work.output / "rollouts.parquet", Rollout, [])
     return {"optimizer_steps": 0} | rows.model_dump() | _write_log(work.output, [])
 
 

@@ -15,6 +15,7 @@ from cotpipe.training.messages import Rows
 from cotpipe.training.pool import PromptPool
 from cotpipe.training.processes import world_size
 from cotpipe.training.progress import ReportProgress, write_line
+from cotpipe.training.recording import RecordRollouts
 from cotpipe.training.resume import SaveTrainingState
 from cotpipe.training.sampling import PoolTrainer
 from cotpipe.training.scoring import Scorer
@@ -23,9 +24,10 @@ from cotpipe.training.validation import Course
 
 
 def train_grpo(job: Job, trainer: Grpo) -> None:
-    """Train on the prompts with the stage's reward, and save the checkpoint.
+    """Train on the prompts with the stage's reward, and save the checkpoint and all rollouts.
 
-    There is none with too few rows for one optimizer step, or if validation keeps the initial one.
+    There are none with too few rows for one optimizer step, and no checkpoint if
+    validation keeps the initial one.
     """
     _require_whole_groups(job, trainer)
     model, tokenizer = open_student(job.student)
@@ -37,12 +39,14 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
     ramp_end = job.stage.ramp_end(num_steps)
     course = Course(trainer.validation, trainer.reward.brevity, ramp_end=ramp_end)
     keeping = KeepBest(job, course, trainer.max_new_tokens) if job.validation else None
+    recording = RecordRollouts(job)
     grpo = PoolTrainer(
         examples=examples,
         pool=pool,
         scorer=scorer,
         course=course,
         replacements=trainer.replacements,
+        recording=recording,
         model=model,
         args=_config(job, trainer),
         # The pool chooses the prompts; these rows only count the optimizer steps.
@@ -54,12 +58,15 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
         callbacks=[
             ReportProgress(job.stage),
             *([keeping] if keeping else []),
+            recording,
             SaveTrainingState(job.training_state_seconds),
         ],
     )
     if keeping:
         keeping.trainer = grpo
     grpo.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
+    if grpo.is_world_process_zero():
+        recording.write(job.rollouts)
     if keeping is None or keeping.take_best():
         save_student(grpo, tokenizer, job.output)
 

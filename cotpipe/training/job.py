@@ -28,3 +28,8 @@ class Job(BaseModel):
     trackers: tuple[Tracker, ...] = ()
     tracked_as: str = "training"  # the name of the run in a tracker
     training_state_seconds: float  # time between training states; 0 saves after each optimizer step
+
+    @property
+    def rollouts(self) -> Path:
+        """Where a GRPO stage writes its rollouts, as Parquet: beside its checkpoint."""
+        return self.output.with_name("rollouts.parquet")

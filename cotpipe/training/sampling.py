@@ -1,7 +1,7 @@
 """Dynamic sampling: prompts from a pool, and others in place of groups that teach nothing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 from accelerate.utils import gather_object
 from typing_extensions import override
 
-from cotpipe.data.rows import Example
+from cotpipe.data.rows import Example, Rollout
 from cotpipe.rationale.rewards import RewardParts
 from cotpipe.training.group_trainer import GroupTrainer
 from cotpipe.training.pool import PromptPool
+from cotpipe.training.recording import RecordRollouts
 from cotpipe.training.resume import ResumableTrainer
 from cotpipe.training.scoring import Scorer
 from cotpipe.training.validation import Course
@@ -27,7 +28,9 @@ class Group:
     row: int  # of the examples
     num_prompt_tokens: int
     tokens: list[list[int]]
+    texts: list[str]
     parts: list[RewardParts]
+    advantages: list[float] | None = None  # of the groups that are trained on
 
     @property
     def teaches(self) -> bool:
@@ -60,6 +63,7 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         scorer: Scorer,
         course: Course,
         replacements: int,
+        recording: RecordRollouts,
         **arguments: Any,
     ) -> None:
         """Prepare the trainer.
@@ -70,16 +74,18 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             scorer: The reward.
             course: The validations, which tell whether brevity is paid.
             replacements: The most prompts that are drawn in place of others per optimizer step.
+            recording: Takes in every rollout.
             arguments: Those of `GRPOTrainer`.
         """
         super().__init__(reward_funcs=_reward_of, **arguments)
         self._examples, self._pool, self._scorer, self._course = examples, pool, scorer, course
-        self._replacements = replacements
+        self._replacements, self._recording = replacements, recording
         self._ready: list[Group] | None = None  # what the next rollout returns
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        groups = self._ready = self._sample(len(inputs) // self.num_generations)
+        groups, others = self._sample(len(inputs) // self.num_generations)
+        self._ready = groups
         chosen = [
             {"prompt": self._examples[group.row].prompt, "paid": part.reward}
             for group in groups
@@ -90,7 +96,39 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         # looks like an advantage, and AdamW makes a whole step of however small a gradient.
         teaches = [group.teaches for group in groups for _ in group.parts]
         scored["advantages"] *= scored["advantages"].new_tensor(teaches)
+        advantages = scored["advantages"].view(len(groups), self.num_generations).tolist()
+        for group, own in zip(groups, advantages, strict=True):
+            group.advantages = own
+        rows = [row for group in [*groups, *others] for row in self._rollouts(group)]
+        everyone = gather_object(rows)
+        if self.accelerator.is_main_process:
+            self._recording.add(everyone)
         return scored
+
+    def _rollouts(self, group: Group) -> Iterator[Rollout]:
+        """The rows of a group."""
+        example = self._examples[group.row]
+        for place, (tokens, text, part) in enumerate(
+            zip(group.tokens, group.texts, group.parts, strict=True)
+        ):
+            yield Rollout(
+                step=self.state.global_step + 1,
+                example=group.row,
+                problem_id=example.problem_id,
+                helped=not self._pool.is_bare(group.row),
+                trained=group.advantages is not None,
+                prompt=example.prompt,
+                completion=text,
+                num_tokens=len(tokens),
+                truncated=tokens[-1] not in self.eos_token_ids,
+                advantage=group.advantages[place] if group.advantages else None,
+                correct=bool(part.correct),  # a user's reward may be made of other types
+                valid_format=bool(part.valid_format),
+                reward=float(part.reward),
+                base=float(part.base),
+                brevity_steps=float(part.brevity_steps),
+                length=float(part.length),
+            )
 
     @override
     def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:
@@ -99,8 +137,8 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         groups, self._ready = self._ready, None
         return [tokens for group in groups for tokens in group.tokens], None
 
-    def _sample(self, wanted: int) -> list[Group]:
-        """As many groups as this process takes for an optimizer step.
+    def _sample(self, wanted: int) -> tuple[list[Group], list[Group]]:
+        """As many groups as this process takes for an optimizer step, and those that it does not take.
 
         Those that teach nothing fill up what could not be replaced.
         """
@@ -122,11 +160,12 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             missing = max(gather_object([wanted - len(taught)]))
             missing = min(missing, left // processes)
             left -= missing * processes
-        chosen = [*taught, *others][:wanted]
-        self._log_sampled([*taught, *others], chosen)
+        sampled = [*taught, *others]
+        chosen = sampled[:wanted]
+        self._log_sampled(sampled, chosen)
         self._log_metric("replaced", len(drawn) - wanted * processes)
         self._log_metric("bare", sum(self._pool.is_bare(row) for row in drawn) / len(drawn))
-        return chosen
+        return chosen, sampled[wanted:]
 
     def _log_sampled(self, sampled: Sequence[Group], chosen: Sequence[Group]) -> None:
         """Log what was sampled for an optimizer step, and how many tokens it trains on."""
@@ -157,7 +196,7 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
             lengths = [len(each) for each in tokens[own]]
             parts = self._scorer.group(texts[own], lengths, self._examples[row], pays)
             num_prompt_tokens = len(prompt_ids[place * size])
-            groups.append(Group(row, num_prompt_tokens, tokens[own], parts))
+            groups.append(Group(row, num_prompt_tokens, tokens[own], texts[own], parts))
         return groups
 
     @override

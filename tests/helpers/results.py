@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cotpipe.data.rows import TeacherOutcome, ValidatedAnswer, write_rows
+from cotpipe.data.rows import Rollout, TeacherOutcome, ValidatedAnswer, write_rows
 from cotpipe.recipe.model import Recipe
 from cotpipe.report.costs import Cost
 from cotpipe.report.run_page import RunResults
@@ -51,8 +51,8 @@ def evaluated(checkpoint: str, num_problems: int, text: str = "", seed: int = 0)
     return pd.DataFrame(rows)
 
 
-def training(stage: str, folder: Path, num_steps: int) -> Training:
-    """A log of SFT for stage 1, of GRPO with validations for the others."""
+def training(stage: str, folder: Path, num_steps: int, text: str = "") -> Training:
+    """A log of SFT for stage 1, of GRPO with validations and rollouts for the others."""
     rng = random.Random(stage)
     rows: list[tuple[int, str, float]] = []
     for step in range(1, num_steps + 1):
@@ -69,6 +69,8 @@ def training(stage: str, folder: Path, num_steps: int) -> Training:
                 "valid_format": 0.97, "truncated": 0.02, "completion_tokens": 60 - 12 * done, "kl": 0.02 * done,
                 "groups_without_variance": 0.2 + 0.3 * done, "replaced_prompts": 4 + 8 * done, "bare_questions": done,
             }  # fmt: skip
+            if step % 10 == 0:
+                figures["validation_accuracy"] = 0.6 + 0.01 * step
         rows += [(step, name, value * rng.uniform(0.9, 1.1)) for name, value in figures.items()]
     log = pd.DataFrame(rows, columns=["step", "name", "value"])
     if stage == "stage1":
@@ -84,7 +86,25 @@ def training(stage: str, folder: Path, num_steps: int) -> Training:
             for n in range(100)
         ),
     )
-    return Training(log, file)
+    rollouts = folder / f"{stage}-rollouts.parquet"
+    write_rows(
+        rollouts, Rollout, (one for step in range(1, num_steps + 1) for one in _group(step, text))
+    )
+    return Training(log, file, rollouts)
+
+
+def _group(step: int, text: str) -> list[Rollout]:
+    """Four completions of one prompt, rewarded 0 to 3 hundredths above the number of their step."""
+    return [
+        Rollout(
+            step=step, example=step % 7, problem_id=f"p{step % 7}", helped=step % 2 == 0, trained=True,
+            prompt=[{"role": "user", "content": f"What is {step} + 1? {text}"}],
+            completion=f"Step 1: {step} + 1 = {step + place}\nAnswer: {step + place} {text}", num_tokens=20 + place,
+            truncated=False, correct=place == 1, valid_format=True, reward=step + place / 100, base=float(step),
+            brevity_steps=0.0, length=place / 100, advantage=place - 1.5,
+        )
+        for place in range(4)
+    ]  # fmt: skip
 
 
 def costs_of(recipe: Recipe) -> list[Cost]:
@@ -115,7 +135,7 @@ def run_results(
     """The results of a made-up run; `text` stands in every question and answer."""
     recipe = recipe_of_stages(*stages)
     rows = {name: evaluated(name, num_problems, text) for name in recipe.checkpoints}
-    trainings = {name: training(name, folder, 40) for name in recipe.starts}
+    trainings = {name: training(name, folder, 40, text) for name in recipe.starts}
     found = [
         read_choice(name, one.validations) for name, one in trainings.items() if one.validations
     ]

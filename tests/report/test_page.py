@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from cotpipe.report.charts import Point, accuracy_by_tokens
 from cotpipe.report.drawing import save_png, svg
+from cotpipe.report.rewarded import rewarded
 from cotpipe.report.run_page import write_run_page
 from cotpipe.report.statistics import Estimate
 from tests.helpers.results import run_results
@@ -15,7 +17,7 @@ from tests.helpers.results import run_results
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7 * 7 }} \x1b[2J \u202e &lt; -->"
 OUR_ELEMENTS = {
     "a", "article", "body", "button", "caption", "code", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption",
-    "figure", "form", "h1", "h2", "h3", "head", "header", "html", "input", "label", "li", "link", "main", "meta",
+    "figure", "form", "h1", "h2", "h3", "h4", "head", "header", "html", "input", "label", "li", "link", "main", "meta",
     "meter", "nav", "noscript", "option", "p", "pre", "script", "section", "select", "span", "style", "summary",
     "table", "tbody", "td", "th", "thead", "title", "tr", "ul",
     "svg", "g", "path", "line", "text", "rect", "defs", "clippath", "tspan",
@@ -91,6 +93,40 @@ def test_a_run_of_any_stages_has_a_page(tmp_path, stages):
     assert f"base against {len(stages)} stage{'s' if len(stages) > 1 else ''} of" in page
     assert ("What was kept" in page) == ("stage2" in stages)
     assert ("Reward of a completion" in page) == ("stage2" in stages)
+
+
+def test_it_shows_what_was_paid_most_and_least_between_two_validations(tmp_path):
+    spans = rewarded(run_results(tmp_path, num_problems=4).trainings)
+    assert [one.title for one in spans[:4]] == [
+        "stage 2, steps 1 to 10", "stage 2, steps 11 to 20", "stage 2, steps 21 to 30", "stage 2, steps 31 to 40",
+    ]  # fmt: skip
+    assert len(spans) == 8  # of two stages
+    assert {one.num_rollouts for one in spans} == {40}
+    assert spans[1].mean_reward == pytest.approx(15.5 + 0.015)
+    assert spans[1].most.completion == "Step 1: 20 + 1 = 23\nAnswer: 23"
+    assert spans[1].most.paid == (
+        "reward 20.03 (base 20.00, steps +0.00, length +0.03); wrong, 23 tokens"
+    )
+    assert spans[1].most.shown == "step 20, with help"
+    assert spans[1].least.question == "What is 11 + 1?"
+    assert spans[1].least.shown == "step 11, the bare question"
+    page = written(tmp_path, num_problems=4)
+    assert "Stage 3, steps 31 to 40: 40 completions, mean reward 35.5" in page
+    assert "Step 1: 20 + 1 = 23" in page
+
+
+def test_many_validations_or_none_make_some_ten_spans(tmp_path):
+    one = run_results(tmp_path, num_problems=4).trainings["stage2"]
+    without = one.log[one.log["name"] != "validation_accuracy"]
+    titles = [span.title for span in rewarded({"stage2": replace(one, log=without)})]
+    assert (len(titles), titles[0], titles[-1]) == (
+        10, "stage 2, steps 1 to 4", "stage 2, steps 37 to 40",
+    )  # fmt: skip
+    few = without[without["step"] <= 3]
+    assert [span.title for span in rewarded({"stage2": replace(one, log=few)})] == [
+        "stage 2, step 1", "stage 2, step 2", "stage 2, step 3",
+    ]  # fmt: skip
+    assert rewarded({"stage2": replace(one, log=without[:0])}) == []
 
 
 def test_thousands_of_long_answers_stay_under_five_megabytes_and_it_says_what_is_left_out(tmp_path):

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cotpipe.data.rows import Example, read_rows, write_rows
+from cotpipe.data.rows import Example, Rollout, read_rows, write_rows
 from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import bare_example, examples
 from cotpipe.training.job import Job
 from cotpipe.training.launch import train
+from cotpipe.training.recording import RecordRollouts
 from cotpipe.training.validation import Course
 from tests.helpers.lessons import LESSONS, TABLE, Table
 from tests.helpers.training import train_here
@@ -197,6 +198,60 @@ def test_groups_that_teach_nothing_are_replaced_within_bounds(
     assert set(of_training(run(job), "replaced_prompts")) == {most}
 
 
+def assert_recorded(job, trained, group_size=4, prompts=2):
+    """Every sampled completion is a row, with what it was paid; those of a step come together."""
+    rows = list(read_rows(job.rollouts, Rollout))
+    steps = range(1, trained.events[-1].step + 1)
+    of_step = [[row for row in rows if row.step == step] for step in steps]
+    assert [row for step in of_step for row in step] == rows
+    drawn = [group_size * (prompts + n) for n in of_training(trained, "replaced_prompts")]
+    assert list(map(len, of_step)) == drawn
+    tokens = [sum(row.num_tokens for row in step) for step in of_step]
+    assert tokens == of_training(trained, "sampled_tokens")
+    groups: dict[tuple[int, int], list[Rollout]] = {}
+    for row in rows:
+        groups.setdefault((row.step, row.example), []).append(row)
+    assert {len(group) for group in groups.values()} == {group_size}
+    asked = list(read_rows(job.examples, Example))
+    for (_, number), group in groups.items():
+        assert {row.problem_id for row in group} == {asked[number].problem_id}
+        assert all(row.prompt == asked[number].prompt for row in group)
+        assert not any(row.helped for row in group)  # all questions here are bare
+        assert len({row.trained for row in group}) == 1
+        assert all((row.advantage is None) == (not row.trained) for row in group)
+    for step in of_step:
+        assert sum(row.trained for row in step) == group_size * prompts
+    return list(groups.values())
+
+
+def test_every_rollout_is_kept_with_what_it_was_paid(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student, replacements=4)
+    groups = assert_recorded(job, run(job))
+    for row in (row for group in groups for row in group):
+        assert row.reward == row.base == len(row.completion) % 7
+        assert row.correct == (row.reward > 3)
+        assert row.num_tokens == 8 or not row.truncated
+    for group in groups:
+        if group[0].trained and len({row.reward for row in group}) > 1:
+            best = max(group, key=lambda row: row.reward)
+            assert best.advantage == max(row.advantage for row in group) > 0
+            assert sum(row.advantage for row in group) == pytest.approx(0, abs=1e-3)
+
+
+def test_rollouts_that_wait_in_memory_are_bounded(tmp_path, tiny_student):
+    job = job_of(tmp_path / "a", tiny_student)
+    run(job)
+    rows = list(read_rows(job.rollouts, Rollout))
+    recording = RecordRollouts(job.model_copy(update={"work": tmp_path}), rows_per_part=10)
+    for start in range(0, len(rows), 8):
+        recording.add(rows[start : start + 8])
+    recording.write(tmp_path / "all.parquet")
+    assert [len(list(read_rows(part, Rollout))) for part in sorted(tmp_path.glob("r*-*"))] == [
+        16
+    ] * (len(rows) // 16)
+    assert list(read_rows(tmp_path / "all.parquet", Rollout)) == rows
+
+
 def test_a_reward_that_is_not_finite_ends_the_stage(tmp_path, tiny_student):
     with pytest.raises(UserError, match="infinite returned the reward inf, which is not a finite"):
         run(job_of(tmp_path / "a", tiny_student, reward="infinite"))
@@ -222,6 +277,7 @@ def test_two_processes_keep_the_pool_equal(tmp_path, tiny_student):
     assert all(len(one.correct) == len(one.num_tokens) == 5 for one in trained.validated)
     assert of_training(trained, "reward")
     assert trained.kept is not None
+    assert_recorded(job, trained)
 
 
 def test_processes_that_would_divide_a_group_are_refused(tmp_path, tiny_student):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cotpipe.data.rows import Example, write_rows
+from cotpipe.data.rows import Example, Rollout, read_rows, write_rows
 from cotpipe.recipe.stages import Stage
 from cotpipe.steps.examples import examples
 from cotpipe.training.job import Job
@@ -51,9 +51,10 @@ def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, values):
     write_rows(tmp_path / "examples.parquet", Example, examples(TABLE, stage, 1))
 
     def run(name: str, resume: Path | None, kill_at: int | None) -> tuple[list[Event], dict]:
+        (tmp_path / name).mkdir()
         job = Job(
-            stage=stage, answers="number", student=tiny_student, examples=tmp_path / "examples.parquet", output=tmp_path / name,
-            work=tmp_path / f"{name}-work", seed=3, resume=resume, training_state_seconds=0,
+            stage=stage, answers="number", student=tiny_student, examples=tmp_path / "examples.parquet",
+            output=tmp_path / name / "model", work=tmp_path / f"{name}-work", seed=3, resume=resume, training_state_seconds=0,
         )  # fmt: skip
 
         def keep(saved: SavedTrainingState) -> None:
@@ -70,15 +71,23 @@ def test_resumed_is_as_if_never_killed(tmp_path, tiny_student, values):
             trained = train(job, 1, on_event=print, on_training_state=keep, on_line=print)
         else:
             trained = train_here(job, on_training_state=keep)
+        if job.rollouts.exists():
+            rollouts[name] = list(read_rows(job.rollouts, Rollout))
         return trained.events, load_file(job.output / "model.safetensors")
 
+    rollouts: dict[str, list[Rollout]] = {"whole": [], "resumed": []}
     whole, weights = run("whole", resume=None, kill_at=None)
     with pytest.raises(KilledError):
         run(
             "killed", resume=None, kill_at=4
         )  # in the second epoch, where TRL's own resume goes astray
-    assert not (tmp_path / "killed").exists()
+    assert not any((tmp_path / "killed").iterdir())
     resumed, again = run("resumed", resume=tmp_path / "kept", kill_at=None)
     assert figures(resumed) == figures(whole)
     assert [event.step for event in resumed] == list(range(1, 7))
     assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert rollouts["resumed"] == rollouts["whole"]
+    if values["trainer"]["kind"] == "grpo":
+        assert [row.step for row in rollouts["whole"]] == [
+            step for step in range(1, 7) for _ in range(16)
+        ]
