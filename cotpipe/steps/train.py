@@ -14,6 +14,7 @@ from cotpipe.errors import RunError, TransientError, UserError
 from cotpipe.progress import Progress
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.stages import Stage
+from cotpipe.recipe.trainers import Sft
 from cotpipe.steps.examples import bare_example
 from cotpipe.steps.lessons import read_lessons
 from cotpipe.steps.step import Step, Work
@@ -21,7 +22,7 @@ from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
 from cotpipe.training.launch import Trained, train
 from cotpipe.training.messages import Event, Rows, SavedTrainingState
-from cotpipe.training.processes import accumulation_steps
+from cotpipe.training.processes import require_even_shares
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def step(stage: Stage, start: str) -> Step:
     """The step that trains a stage from the checkpoint `start`."""
     return Step(
         kind=stage.name,
-        version=6,
+        version=6 if isinstance(stage.trainer, Sft) else 7,
         inputs=(start, f"{stage.name}-examples", *(["lessons"] if stage.validates else [])),
         fields=lambda recipe: recipe.fields("seed", stage.name, "problems.answers"),
         run=partial(train_stage, stage=stage, start=start),
@@ -48,7 +49,7 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     persistent failures there is nothing to train on, and a night goes on.
     """
     trainer, processes = stage.trainer, work.settings.num_processes
-    accumulation_steps(trainer.rows_per_step, trainer.micro_batch, processes)  # refuses early
+    require_even_shares(stage, processes)
     examples = work.input(f"{stage.name}-examples", "examples.parquet")
     num_examples = pq.read_metadata(examples).num_rows
     if num_examples < trainer.examples_per_step:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _TENSORS = "optimizer.safetensors"
 _SETTINGS = "optimizer.json"
+_SCALER = "scaler.json"
 
 
 class ResumableTrainer:
@@ -84,6 +85,18 @@ class ResumableTrainer:
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
         self.lr_scheduler.load_state_dict(settings["schedule"])
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.args.should_save and self.accelerator.scaler is not None:
+            state = json.dumps(self.accelerator.scaler.state_dict())
+            Path(output_dir, _SCALER).write_text(state, encoding="utf-8")
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.accelerator.scaler is None:
+            return
+        kept = Path(checkpoint, _SCALER)
+        if kept.exists():  # else the state was saved in another number format
+            self.accelerator.scaler.load_state_dict(json.loads(kept.read_text(encoding="utf-8")))
 
     def _save_rng_state(self, output_dir: str) -> None:
         name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)

@@ -28,6 +28,13 @@ class RolloutTrainer:
     _copy: PreTrainedModel | None = None
 
     @property
+    def _dtype(self) -> torch.dtype:
+        """The dtype that training computes in."""
+        if self.args.fp16:
+            return torch.float16
+        return torch.bfloat16 if self.args.bf16 else torch.float32
+
+    @property
     def rollout_batch(self) -> int:
         """The number of completions that are written at a time."""
         return ANSWERS_AT_ONCE
@@ -47,7 +54,7 @@ class RolloutTrainer:
             with torch.random.fork_rng():
                 copied = AutoModelForCausalLM.from_config(
                     copy.deepcopy(plain.config),
-                    dtype=torch.bfloat16 if self.args.bf16 else torch.float32,
+                    dtype=self._dtype,
                     attn_implementation=generation_attention(),
                 )
             copied.generation_config = plain.generation_config
