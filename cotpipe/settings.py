@@ -25,6 +25,10 @@ Precision = Literal["auto", "bfloat16", "float16", "float32"]
 """A number format of computations, or the faster one."""
 
 
+Parallel = Literal["ddp", "fsdp"]
+"""How training processes share the work: rows alone, or weights and optimizer state, too."""
+
+
 def _split(value: Any) -> Any:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip())
@@ -132,6 +136,11 @@ class Settings(BaseSettings):
     )
     num_processes: PositiveInt = Field(
         1, description="Training processes, one per GPU; they share the rows of an optimizer step"
+    )
+    parallel: Parallel = Field(
+        "ddp",
+        description="What several training processes share: ddp: the rows, and each holds the whole student; "
+        "fsdp: also weights, gradients and optimizer state, for students that are too large for one GPU",
     )
     trackers: Annotated[
         tuple[Tracker, ...], NoDecode, BeforeValidator(_split), AfterValidator(_installed)

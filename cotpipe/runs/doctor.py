@@ -270,7 +270,8 @@ def _memory_of(
         model = shape()
         keeps_attention = training_attention() == "eager"
         num_bytes = fast_dtype(settings.precision).itemsize
-        needs = needs_of(stage.trainer, model, keeps_attention, num_bytes)
+        holders = settings.num_processes if settings.parallel == "fsdp" else 1
+        needs = needs_of(stage.trainer, model, keeps_attention, num_bytes, holders)
         return judge_memory(stage.name, needs, *_memory())
 
     return check

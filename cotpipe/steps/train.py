@@ -221,6 +221,7 @@ def _train(
         seed=named_seed(work.recipe.seed, stage.name) % 2**31,
         resume=resume if work.training_states.fetch_latest(resume) else None,
         precision=work.settings.precision,
+        parallel=work.settings.parallel,
         trackers=work.settings.trackers,
         tracked_as=f"{work.recipe.name}.{stage.name}.{work.reference.fingerprint[:8]}",
         training_state_seconds=work.settings.training_state_seconds,

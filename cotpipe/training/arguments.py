@@ -7,6 +7,7 @@ import torch
 from cotpipe.hardware.devices import fast_dtype
 from cotpipe.training.job import Job
 from cotpipe.training.processes import accumulation_steps, world_size
+from cotpipe.training.fsdp import sharding_arguments
 from cotpipe.training.trackers import tracking_arguments
 
 
@@ -34,6 +35,7 @@ def shared_arguments(job: Job) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
         "save_strategy": "no",
         **tracking_arguments(job),
+        **sharding_arguments(job),
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

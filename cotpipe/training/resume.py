@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from cotpipe.training.messages import SavedTrainingState
 from cotpipe.training.progress import write_line
+from cotpipe.training.fsdp import ShardedTrainer, gathered, shared_out_as
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _SETTINGS = "optimizer.json"
 _SCALER = "scaler.json"
 
 
-class ResumableTrainer:
+class ResumableTrainer(ShardedTrainer):
     """Trainer mixin that saves optimizer, learning rate schedule and RNG state without pickles.
 
     `transformers.Trainer` pickles them, and loading a pickle from a shared store can run arbitrary
@@ -63,14 +64,15 @@ class ResumableTrainer:
         self.accelerator.wait_for_everyone()  # before the main process reports what is there
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.args.should_save:
-            return
         state = self.optimizer.state_dict()
-        tensors = {
-            f"{index}.{name}": tensor.contiguous()
+        named = {
+            f"{index}.{name}": tensor
             for index, values in state["state"].items()
             for name, tensor in values.items()
         }
+        tensors = gathered(named.items(), self.args.should_save)
+        if not self.args.should_save:
+            return
         save_file(tensors, Path(output_dir, _TENSORS))
         settings = {"groups": state["param_groups"], "schedule": self.lr_scheduler.state_dict()}
         Path(output_dir, _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
@@ -80,9 +82,11 @@ class ResumableTrainer:
             return
         settings = json.loads(Path(checkpoint, _SETTINGS).read_text(encoding="utf-8"))
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in load_file(Path(checkpoint, _TENSORS)).items():
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for key, tensor in sorted(load_file(Path(checkpoint, _TENSORS)).items()):
             index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = tensor
+            own = shared_out_as(weights[int(index)], tensor)
+            state.setdefault(int(index), {})[name] = own
         self.optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
         self.lr_scheduler.load_state_dict(settings["schedule"])
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from cotpipe.engines.base import end_tokens
 from cotpipe.hardware.decoding import Decoder
 from cotpipe.hardware.devices import generation_attention
+from cotpipe.training.fsdp import whole
 from cotpipe.training.student import merged_weights
 from cotpipe.training.validation import ANSWERS_AT_ONCE
 
@@ -62,5 +63,5 @@ class RolloutTrainer:
         weights = dict(self._copy.named_parameters())
         with torch.no_grad():
             for name, weight in merged_weights(student):
-                weights[name].copy_(weight)
+                weights[name].copy_(whole(weight))
         return self._copy

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 from trl import SFTConfig
 
 from cotpipe.errors import UserError
@@ -93,7 +93,7 @@ def test_gradients_that_always_overflow_end_the_stage():
     def log(norm: float, loss: float = 1.0, fp16: bool = True) -> None:
         args = SFTConfig(output_dir="x", use_cpu=True, bf16=False, fp16=fp16, report_to=[])
         state.global_step += 1
-        progress.on_log(args, state, None, {"loss": loss, "grad_norm": norm})
+        progress.on_log(args, state, TrainerControl(), {"loss": loss, "grad_norm": norm})
 
     for _ in range(24):
         log(math.inf)

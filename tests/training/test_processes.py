@@ -34,6 +34,7 @@ GRPO = {
     "learning_rate": 0.01, "kl": 0.05,
 }  # fmt: skip
 POOL = GRPO | {"replacements": 3}
+ADAPTERS = {"lora": {"rank": 2, "alpha": 4, "dropout": 0.0}}  # dropout is drawn by each process
 
 
 def job_of(folder, student, trainer, **options) -> Job:
@@ -92,9 +93,23 @@ def assert_same_training(found, expected, folder, expected_folder):
     torch.testing.assert_close(weights, others, rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("trainer", [SFT, GRPO, POOL], ids=["sft", "grpo", "pool"])
+BACK, ON, UP = (2, 1), (2, 2), (1, 2)
+"""Processes of the training that is killed, and of the one that goes on."""
+
+
+@pytest.mark.parametrize(
+    ("trainer", "parallel", "resumed_by"),
+    [
+        pytest.param(SFT, "ddp", [ON, BACK, UP], id="sft"),
+        pytest.param(GRPO, "ddp", [ON, BACK, UP], id="grpo"),
+        pytest.param(POOL, "ddp", [ON], id="pool"),
+        pytest.param(SFT, "fsdp", [BACK, UP], id="sft, weights shared out"),
+        pytest.param(SFT | ADAPTERS, "fsdp", [ON, BACK], id="adapters, weights shared out"),
+        pytest.param(GRPO, "fsdp", [ON], id="grpo, weights shared out"),
+    ],
+)
 def test_two_processes_train_as_one_killed_and_resumed_by_as_many_or_others(
-    tmp_path, tiny_student, trainer
+    tmp_path, tiny_student, trainer, parallel, resumed_by
 ):
     each = {"training_state_seconds": 0}
     job = job_of(tmp_path / "alone", tiny_student, trainer, **each)
@@ -103,15 +118,13 @@ def test_two_processes_train_as_one_killed_and_resumed_by_as_many_or_others(
     if trainer is POOL:
         assert any(event.figures["replaced_prompts"] for event in alone.events)
     with pytest.raises(AbortedError):
-        job = job_of(tmp_path / "killed", tiny_student, trainer, **each)
+        job = job_of(tmp_path / "killed", tiny_student, trainer, parallel=parallel, **each)
         run(job, 2, on_training_state=keeps(tmp_path / "of two", kills=True))
     assert not job.output.exists()
-    for name, processes, state in (
-        ("2-2", 2, "of two"),
-        ("2-1", 1, "of two"),
-        ("1-2", 2, "of one"),
-    ):
-        job = job_of(tmp_path / name, tiny_student, trainer, resume=tmp_path / state)
+    for before, processes in resumed_by:
+        name, state = f"{before} to {processes}", {1: "of one", 2: "of two"}[before]
+        options = {"resume": tmp_path / state, "parallel": parallel}
+        job = job_of(tmp_path / name, tiny_student, trainer, **options)
         resumed = run(job, 2) if processes == 2 else train_here(job)
         assert_same_training(resumed, alone, tmp_path / name, tmp_path / "alone")
 
