@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from cotpipe.hardware.devices import fast_dtype
+from cotpipe.training.fsdp import sharding_arguments
 from cotpipe.training.job import Job
 from cotpipe.training.processes import accumulation_steps, world_size
-from cotpipe.training.fsdp import sharding_arguments
 from cotpipe.training.trackers import tracking_arguments
 
 

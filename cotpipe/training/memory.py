@@ -75,24 +75,14 @@ def needs_of(
         num_bytes: Bytes of a number in the format that the machine computes in.
         num_holders: Processes that hold weights, gradients and optimizer state together.
     """
-    share = f" / {num_holders} processes" if num_holders > 1 else ""
     length = trainer.longest_row
     scored = trainer.max_new_tokens if isinstance(trainer, Grpo) else length
-    rows, trained = trainer.micro_batch, _num_trained(trainer, model)
+    rows = trainer.micro_batch
     of_attention = 5 * model.num_heads * length / model.width if keeps_attention else 0.0
     per_position = num_bytes / 2 * (2 if trainer.gradient_checkpointing else 34 + of_attention)
     per_logit = num_bytes + 8
     found = [
-        Need(
-            "weights",
-            4 * model.num_weights / num_holders / _GB,
-            f"{_short(model.num_weights)} x 4 bytes{share}",
-        ),
-        Need(
-            "gradients and AdamW",
-            12 * trained / num_holders / _GB,
-            f"{_short(trained)} trained x 12 bytes{share}",
-        ),
+        *_of_weights(trainer, model, num_holders),
         Need(
             "activations",
             per_position * length * rows * model.width * model.num_layers / _GB,
@@ -109,14 +99,24 @@ def needs_of(
     writes = isinstance(trainer, Grpo) or trainer.keep == "best"
     if writes:
         found += _of_rollouts(trainer, model, length, num_bytes)
+    return found
+
+
+def _of_weights(trainer: Sft | Grpo, model: ModelShape, num_holders: int) -> list[Need]:
+    trained = _num_trained(trainer, model)
+    share = f" / {num_holders} processes" if num_holders > 1 else ""
+    weights = 4 * model.num_weights / num_holders / _GB
+    arithmetic = f"{_short(model.num_weights)} x 4 bytes{share}"
+    found = [
+        Need("weights", weights, arithmetic),
+        Need(
+            "gradients and AdamW",
+            12 * trained / num_holders / _GB,
+            f"{_short(trained)} trained x 12 bytes{share}",
+        ),
+    ]
     if isinstance(trainer, Grpo) and trainer.lora is None and trainer.kl:
-        found.append(
-            Need(
-                "reference model",
-                4 * model.num_weights / num_holders / _GB,
-                f"{_short(model.num_weights)} x 4 bytes{share}",
-            )
-        )
+        found.append(Need("reference model", weights, arithmetic))
     return found
 
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cotpipe.training.fsdp import ShardedTrainer, gathered, shared_out_as
 from cotpipe.training.messages import SavedTrainingState
 from cotpipe.training.progress import write_line
-from cotpipe.training.fsdp import ShardedTrainer, gathered, shared_out_as
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ import torch.distributed
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.multiprocessing.spawn import spawn
 from transformers import AutoModelForCausalLM
 
 from cotpipe.errors import UserError
 from cotpipe.recipe.stages import Stage
-from cotpipe.training.job import Job
 from cotpipe.training.fsdp import gathered, sharding_arguments
+from cotpipe.training.job import Job
 from cotpipe.training.student import load_trained, merged_weights, save_trained
 
 
@@ -57,7 +58,7 @@ def share_out_and_gather(rank: int, folder: str, student: str) -> None:
 
 
 def test_two_processes_gather_merge_and_put_back(tmp_path, tiny_student):
-    torch.multiprocessing.spawn(share_out_and_gather, (str(tmp_path), str(tiny_student)), nprocs=2)
+    spawn(share_out_and_gather, (str(tmp_path), str(tiny_student)), nprocs=2)
     assert (tmp_path / "kept.safetensors").is_file()
 
 
