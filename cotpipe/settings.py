@@ -21,8 +21,12 @@ from cotpipe.errors import UserError
 Tracker = Literal["trackio", "wandb", "mlflow", "tensorboard"]
 """An experiment tracker, by the name of its package."""
 
-Precision = Literal["auto", "bfloat16", "float32"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
 """A number format of computations, or the faster one."""
+
+
+Parallel = Literal["ddp", "fsdp"]
+"""How training processes share the work: rows alone, or weights and optimizer state, too."""
 
 
 def _split(value: Any) -> Any:
@@ -88,8 +92,9 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="Number format in which models are run and trained: bfloat16, float32, or, with auto, "
-        "bfloat16 where this machine multiplies matrices faster in it",
+        description="Number format in which models are run and trained: bfloat16, float16 (GPUs only; "
+        "with loss scaling), float32, or, with auto, bfloat16 where this machine is faster in it, float16 "
+        "on GPUs that have no bfloat16 but tensor cores (T4, V100), else float32",
     )
     engine_batch: PositiveInt = Field(100, description="Batch size of the transformers engine")
     shard_size: PositiveInt = Field(
@@ -131,6 +136,11 @@ class Settings(BaseSettings):
     )
     num_processes: PositiveInt = Field(
         1, description="Training processes, one per GPU; they share the rows of an optimizer step"
+    )
+    parallel: Parallel = Field(
+        "ddp",
+        description="What several training processes share: ddp: the rows, and each holds the whole student; "
+        "fsdp: also weights, gradients and optimizer state, for students that are too large for one GPU",
     )
     trackers: Annotated[
         tuple[Tracker, ...], NoDecode, BeforeValidator(_split), AfterValidator(_installed)

@@ -42,8 +42,9 @@ class VllmEngine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        from cotpipe.hardware.devices import fast_dtype
+        from cotpipe.hardware.devices import fast_dtype, require_devices
 
+        require_devices(settings.tensor_parallel, "COTPIPE_TENSOR_PARALLEL")
         self._source = model
         self._turn = threading.Lock()  # shards take turns
         self._adapter = LoRARequest("adapter", 1, model.adapter) if model.adapter else None

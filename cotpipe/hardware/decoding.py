@@ -8,6 +8,7 @@ ones take their places. Models without plain attention are left to transformers'
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class _Sampling:
     top_p: float
     max_new_tokens: int
     is_stopped: Callable[[list[int]], bool]
+    sources: Sequence[Random] | None  # by number of the completion; None: torch's generator
 
 
 class Decoder:
@@ -56,8 +58,9 @@ class Decoder:
         max_new_tokens: int,
         is_stopped: Callable[[list[int]], bool] = lambda tokens: False,
         on_progress: Callable[[int], None] = lambda finished: None,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[list[int]]]:
-        """Complete each prompt several times; draws from torch's generator.
+        """Complete each prompt several times.
 
         Args:
             prompts: Tokens of each prompt, at least one.
@@ -67,6 +70,8 @@ class Decoder:
             max_new_tokens: Maximum length of a completion (tokens).
             is_stopped: Whether a completion without an end token, given its tokens, ends here.
             on_progress: Receives the number of finished completions.
+            seeds: A seed per completion, whose tokens then depend on the others only through
+                rounding; None: torch's generator draws for all, as `generate` always does.
 
         Returns:
             The tokens of each prompt's completions, the end token included.
@@ -74,7 +79,8 @@ class Decoder:
         asked = [prompt for prompt in prompts for _ in range(samples)]
         # Similar lengths together, for little padding.
         waiting = deque(sorted(range(len(asked)), key=lambda number: len(asked[number])))
-        sampling = _Sampling(temperature, top_p, max_new_tokens, is_stopped)
+        sources = None if seeds is None else [Random(seed) for seed in seeds]
+        sampling = _Sampling(temperature, top_p, max_new_tokens, is_stopped, sources)
         written: dict[int, list[int]] = {}
         was_training = self._model.training
         self._model.eval()
@@ -107,7 +113,8 @@ class Decoder:
                 rows = rows.concat(entered) if rows else entered
                 going += [(number, []) for number in entering]
             assert rows is not None
-            drawn = draw(rows.logits, sampling.temperature, sampling.top_p)
+            sources = sampling.sources and [sampling.sources[number] for number, _ in going]
+            drawn = draw(rows.logits, sampling.temperature, sampling.top_p, sources)
             for (_, tokens), token in zip(going, drawn.tolist(), strict=True):
                 tokens.append(token)
             places = [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from cotpipe.errors import UserError
 from cotpipe.hardware.attention import GROUPED
 from cotpipe.settings import Precision, Settings
 
@@ -20,22 +21,47 @@ logger = logging.getLogger(__name__)
 _FASTER = 1.2
 """Less of a gain is not worth bfloat16's rounding, nor would it be found again every time."""
 _ROUNDS = 5
+_TENSOR_CORES = (7, 0)
+"""The first compute capability with them."""
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _ROWS, _WIDTH = 128, 1024  # of the matrices that are multiplied
 
 
 def fast_dtype(precision: Precision = "auto") -> torch.dtype:
-    """The dtype to compute in: the one that is set, else bfloat16 where it is faster than float32.
+    """The dtype to compute in: the one that is set, else the one that this machine is fastest in.
 
-    A GPU is faster in it if it supports it; with a CPU that depends on its instructions and on the
-    libraries that know them, so it is measured.
+    For a GPU that is bfloat16 if it has it, else float16 if it has tensor cores (T4, V100). With a CPU
+    bfloat16 depends on its instructions and on the libraries that know them, so it is measured.
+
+    Raises `UserError` for float16 without a GPU.
     """
+    if precision == "float16" and not torch.cuda.is_available():
+        raise UserError(
+            "COTPIPE_PRECISION=float16 is for GPUs, and there is none here; set it to auto, bfloat16 "
+            "or float32"
+        )
     if precision != "auto":
-        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
-    if torch.cuda.is_available():
-        faster = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        faster = bfloat16_gain() >= _FASTER
-    return torch.bfloat16 if faster else torch.float32
+        return _DTYPES[precision]
+    if not torch.cuda.is_available():
+        return torch.bfloat16 if bfloat16_gain() >= _FASTER else torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    has_tensor_cores = torch.cuda.get_device_capability() >= _TENSOR_CORES
+    return torch.float16 if has_tensor_cores else torch.float32
+
+
+def require_devices(count: int, setting: str) -> None:
+    """Raise `UserError` if a setting asks for more GPUs than this machine has; any number of a CPU.
+
+    Args:
+        count: What is asked for.
+        setting: The setting that does.
+    """
+    found = torch.cuda.device_count()
+    if torch.cuda.is_available() and count > found:
+        raise UserError(
+            f"{setting} asks for {count} GPUs, and there are {found} here; set it to {found} or less"
+        )
 
 
 @cache

@@ -21,7 +21,7 @@ from cotpipe.recipe.model import Recipe, Student
 from cotpipe.recipe.stages import Stage
 from cotpipe.settings import Settings
 from cotpipe.training.memory import ModelShape, Need, needs_of, shape_of
-from cotpipe.training.processes import accumulation_steps
+from cotpipe.training.processes import require_even_shares
 
 State = Literal["ok", "warn", "fail"]
 _SECONDS = 10.0
@@ -263,14 +263,15 @@ def _memory_of(
     stage: Stage, shape: Callable[[], ModelShape], settings: Settings
 ) -> Callable[[], tuple[State, str]]:
     def check() -> tuple[State, str]:
-        rows = stage.trainer.rows_per_step
-        accumulation_steps(rows, stage.trainer.micro_batch, settings.num_processes)
-        model = shape()
-        from cotpipe.hardware.devices import fast_dtype, training_attention
+        require_even_shares(stage, settings.num_processes)
+        from cotpipe.hardware.devices import fast_dtype, require_devices, training_attention
 
+        require_devices(settings.num_processes, "COTPIPE_NUM_PROCESSES")
+        model = shape()
         keeps_attention = training_attention() == "eager"
         num_bytes = fast_dtype(settings.precision).itemsize
-        needs = needs_of(stage.trainer, model, keeps_attention, num_bytes)
+        holders = settings.num_processes if settings.parallel == "fsdp" else 1
+        needs = needs_of(stage.trainer, model, keeps_attention, num_bytes, holders)
         return judge_memory(stage.name, needs, *_memory())
 
     return check

@@ -22,7 +22,7 @@ from cotpipe.training.endings import KilledError
 from cotpipe.training.job import Job
 from cotpipe.training.launch import Trained, train
 from cotpipe.training.messages import Event, Rows, SavedTrainingState
-from cotpipe.training.processes import accumulation_steps
+from cotpipe.training.processes import require_even_shares
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def train_stage(work: Work, stage: Stage, start: str) -> dict[str, int]:
     persistent failures there is nothing to train on, and a night goes on.
     """
     trainer, processes = stage.trainer, work.settings.num_processes
-    accumulation_steps(trainer.rows_per_step, trainer.micro_batch, processes)  # refuses early
+    require_even_shares(stage, processes)
     examples = work.input(f"{stage.name}-examples", "examples.parquet")
     num_examples = pq.read_metadata(examples).num_rows
     if num_examples < trainer.examples_per_step:
@@ -227,6 +227,7 @@ def _train(
         seed=named_seed(work.recipe.seed, stage.name) % 2**31,
         resume=resume if work.training_states.fetch_latest(resume) else None,
         precision=work.settings.precision,
+        parallel=work.settings.parallel,
         trackers=work.settings.trackers,
         tracked_as=f"{work.recipe.name}.{stage.name}.{work.reference.fingerprint[:8]}",
         training_state_seconds=work.settings.training_state_seconds,

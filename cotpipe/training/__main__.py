@@ -20,12 +20,13 @@ import psutil
 import torch
 
 from cotpipe.errors import UserError, first_line
-from cotpipe.hardware.devices import fast_dtype
+from cotpipe.hardware.devices import fast_dtype, require_devices
 from cotpipe.recipe.trainers import Grpo, Sft
 from cotpipe.training.cpu import project_in_small_tiles, score_targets_only
 from cotpipe.training.grpo import train_grpo
 from cotpipe.training.job import Job
 from cotpipe.training.messages import Failure, OutOfMemory, Refusal
+from cotpipe.training.processes import local_world_size
 from cotpipe.training.progress import write_line
 from cotpipe.training.sft import train_sft
 
@@ -38,11 +39,12 @@ def main() -> int:
     sys.excepthook = _tell
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     threading.Thread(target=_end_with, args=(job.launcher, os.getppid()), daemon=True).start()
-    if int(os.environ.get("RANK", 0)) == 0:
-        logging.info("computing in %s", str(fast_dtype(job.precision)).removeprefix("torch."))
     score_targets_only()
     project_in_small_tiles()
     try:
+        require_devices(local_world_size(), "COTPIPE_NUM_PROCESSES")
+        if int(os.environ.get("RANK", 0)) == 0:
+            logging.info("computing in %s", str(fast_dtype(job.precision)).removeprefix("torch."))
         match job.stage.trainer:
             case Sft() as trainer:
                 train_sft(job, trainer)

@@ -38,10 +38,14 @@ class GroupTrainer(RolloutTrainer, GRPOTrainer):
         return int(self.args.generation_batch_size)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any, **named: Any) -> Any:
+        return self._written(prompt_ids, None), None
+
+    def _written(self, prompts: list[list[int]], seeds: list[int] | None) -> list[list[int]]:
+        """A completion of each prompt; see `Decoder.complete`."""
         completions = self.rollouts().complete(
-            prompt_ids, 1, self.temperature, self.top_p, self.max_completion_length
+            prompts, 1, self.temperature, self.top_p, self.max_completion_length, seeds=seeds
         )
-        return [only for (only,) in completions], None
+        return [only for (only,) in completions]
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but rows are not shuffled: those of a group share a micro-batch."""

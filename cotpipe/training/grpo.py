@@ -5,7 +5,6 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from cotpipe.data.rows import Example, read_rows
-from cotpipe.errors import UserError
 from cotpipe.recipe.trainers import Grpo
 from cotpipe.training.arguments import shared_arguments
 from cotpipe.training.data import grpo_row, usable_rows
@@ -13,7 +12,7 @@ from cotpipe.training.job import Job
 from cotpipe.training.keeping import KeepBest
 from cotpipe.training.messages import Rows
 from cotpipe.training.pool import PromptPool
-from cotpipe.training.processes import world_size
+from cotpipe.training.processes import require_even_shares, world_size
 from cotpipe.training.progress import ReportProgress, write_line
 from cotpipe.training.recording import RecordRollouts
 from cotpipe.training.resume import SaveTrainingState
@@ -29,7 +28,7 @@ def train_grpo(job: Job, trainer: Grpo) -> None:
     There are none with too few rows for one optimizer step, and no checkpoint if
     validation keeps the initial one.
     """
-    _require_whole_groups(job, trainer)
+    require_even_shares(job.stage, world_size())
     model, tokenizer = open_student(job.student)
     examples = list(read_rows(job.examples, Example))
     pool, num_steps = _pool_of(job, trainer, examples, tokenizer)
@@ -91,16 +90,6 @@ def _pool_of(
         )
         return pool, 0
     return pool, len(pool) * job.stage.examples.num_epochs // per_step
-
-
-def _require_whole_groups(job: Job, trainer: Grpo) -> None:
-    """Raise `UserError` if the processes cannot share the prompts of an optimizer step evenly."""
-    if trainer.prompts_per_step % world_size():
-        raise UserError(
-            f"{job.stage.name}.trainer.prompts_per_step ({trainer.prompts_per_step}) is not a multiple "
-            f"of the number of processes ({world_size()}, COTPIPE_NUM_PROCESSES), which would divide "
-            "the completions of a prompt; change one of them"
-        )
 
 
 def _config(job: Job, trainer: Grpo) -> GRPOConfig:

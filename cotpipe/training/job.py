@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotpipe.recipe.stages import Stage
-from cotpipe.settings import Precision, Tracker
+from cotpipe.settings import Parallel, Precision, Tracker
 
 
 class Job(BaseModel):
@@ -25,6 +25,7 @@ class Job(BaseModel):
     launcher: int = Field(default_factory=os.getpid)  # training exits when this process is gone
     resume: Path | None = None  # directory of the training state to resume from
     precision: Precision = "auto"
+    parallel: Parallel = "ddp"
     trackers: tuple[Tracker, ...] = ()
     tracked_as: str = "training"  # the name of the run in a tracker
     training_state_seconds: float  # time between training states; 0 saves after each optimizer step

@@ -135,8 +135,9 @@ class KeepBest(TrainerCallback):
             num_tokens=[length for _, _, length in everyone],
         )
         is_kept = self.course.add(validated)
-        if not self.trainer.is_world_process_zero():
-            return
-        self._tell(validated, state)
+        is_main = self.trainer.is_world_process_zero()
+        if is_main:
+            self._tell(validated, state)
         if is_kept and state.global_step:
-            save_trained(self.trainer.accelerator.unwrap_model(self.trainer.model), self._best)
+            student = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            save_trained(student, self._best, is_main)

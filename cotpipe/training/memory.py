@@ -54,9 +54,13 @@ def shape_of(config: Any) -> ModelShape:
 
 
 def needs_of(
-    trainer: Sft | Grpo, model: ModelShape, keeps_attention: bool, num_bytes: int
+    trainer: Sft | Grpo,
+    model: ModelShape,
+    keeps_attention: bool,
+    num_bytes: int,
+    num_holders: int = 1,
 ) -> list[Need]:
-    """The peak memory of training, by component.
+    """The peak memory of training in one process, by component.
 
     Counts float32 weights, AdamW, activations, logits, and what writing completions adds, for rows
     of the maximum length that the recipe allows. With 16 bits, activations per layer take
@@ -69,16 +73,16 @@ def needs_of(
         model: The student.
         keeps_attention: Whether the attention matrix is kept.
         num_bytes: Bytes of a number in the format that the machine computes in.
+        num_holders: Processes that hold weights, gradients and optimizer state together.
     """
     length = trainer.longest_row
     scored = trainer.max_new_tokens if isinstance(trainer, Grpo) else length
-    rows, trained = trainer.micro_batch, _num_trained(trainer, model)
+    rows = trainer.micro_batch
     of_attention = 5 * model.num_heads * length / model.width if keeps_attention else 0.0
     per_position = num_bytes / 2 * (2 if trainer.gradient_checkpointing else 34 + of_attention)
     per_logit = num_bytes + 8
     found = [
-        Need("weights", 4 * model.num_weights / _GB, f"{_short(model.num_weights)} x 4 bytes"),
-        Need("gradients and AdamW", 12 * trained / _GB, f"{_short(trained)} trained x 12 bytes"),
+        *_of_weights(trainer, model, num_holders),
         Need(
             "activations",
             per_position * length * rows * model.width * model.num_layers / _GB,
@@ -93,12 +97,32 @@ def needs_of(
         ),
     ]
     writes = isinstance(trainer, Grpo) or trainer.keep == "best"
-    return found + (_of_rollouts(trainer, model, length, num_bytes) if writes else [])
+    if writes:
+        found += _of_rollouts(trainer, model, length, num_bytes)
+    return found
+
+
+def _of_weights(trainer: Sft | Grpo, model: ModelShape, num_holders: int) -> list[Need]:
+    trained = _num_trained(trainer, model)
+    share = f" / {num_holders} processes" if num_holders > 1 else ""
+    weights = 4 * model.num_weights / num_holders / _GB
+    arithmetic = f"{_short(model.num_weights)} x 4 bytes{share}"
+    found = [
+        Need("weights", weights, arithmetic),
+        Need(
+            "gradients and AdamW",
+            12 * trained / num_holders / _GB,
+            f"{_short(trained)} trained x 12 bytes{share}",
+        ),
+    ]
+    if isinstance(trainer, Grpo) and trainer.lora is None and trainer.kl:
+        found.append(Need("reference model", weights, arithmetic))
+    return found
 
 
 def _of_rollouts(trainer: Sft | Grpo, model: ModelShape, length: int, num_bytes: int) -> list[Need]:
     completions = trainer.rows_per_step if isinstance(trainer, Grpo) else ANSWERS_AT_ONCE
-    found = [
+    return [
         Need(
             "KV cache",
             2 * num_bytes * model.key_width * model.num_layers * completions * length / _GB,
@@ -111,15 +135,6 @@ def _of_rollouts(trainer: Sft | Grpo, model: ModelShape, length: int, num_bytes:
             f"{_short(model.num_weights)} x {num_bytes} bytes",
         ),
     ]
-    if isinstance(trainer, Grpo) and trainer.lora is None and trainer.kl:
-        found.append(
-            Need(
-                "reference model",
-                4 * model.num_weights / _GB,
-                f"{_short(model.num_weights)} x 4 bytes",
-            )
-        )
-    return found
 
 
 def _num_trained(trainer: Sft | Grpo, model: ModelShape) -> int:

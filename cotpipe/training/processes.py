@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from cotpipe.errors import UserError
+from cotpipe.recipe.stages import Stage
+from cotpipe.recipe.trainers import Grpo
 
 _EXIT = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)", re.MULTILINE)
 _SIGNALLED = re.compile(r"SignalException: Process \d+ got signal: (\d+)")
@@ -38,9 +40,30 @@ def accumulation_steps(rows_per_step: int, micro_batch: int, processes: int) -> 
     )
 
 
+def require_even_shares(stage: Stage, processes: int) -> None:
+    """Raise `UserError` if processes cannot share the rows of a stage's optimizer steps evenly.
+
+    With GRPO, all completions of a prompt belong to one process.
+    """
+    trainer = stage.trainer
+    accumulation_steps(trainer.rows_per_step, trainer.micro_batch, processes)
+    if isinstance(trainer, Grpo) and trainer.prompts_per_step % processes:
+        raise UserError(
+            f"{stage.name}.trainer.prompts_per_step ({trainer.prompts_per_step}) is not a multiple of "
+            f"the number of processes ({processes}, COTPIPE_NUM_PROCESSES), which would divide the "
+            f"completions of a prompt; set COTPIPE_NUM_PROCESSES to a divisor of "
+            f"{trainer.prompts_per_step}"
+        )
+
+
 def world_size() -> int:
     """The number of processes that train together, seen from one of them."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_world_size() -> int:
+    """The number of those of them that are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def command(job_file: Path, processes: int) -> list[str]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cotpipe.training.fsdp import ShardedTrainer, gathered, shared_out_as
 from cotpipe.training.messages import SavedTrainingState
 from cotpipe.training.progress import write_line
 
@@ -23,9 +24,10 @@ logger = logging.getLogger(__name__)
 
 _TENSORS = "optimizer.safetensors"
 _SETTINGS = "optimizer.json"
+_SCALER = "scaler.json"
 
 
-class ResumableTrainer:
+class ResumableTrainer(ShardedTrainer):
     """Trainer mixin that saves optimizer, learning rate schedule and RNG state without pickles.
 
     `transformers.Trainer` pickles them, and loading a pickle from a shared store can run arbitrary
@@ -62,14 +64,15 @@ class ResumableTrainer:
         self.accelerator.wait_for_everyone()  # before the main process reports what is there
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.args.should_save:
-            return
         state = self.optimizer.state_dict()
-        tensors = {
-            f"{index}.{name}": tensor.contiguous()
+        named = {
+            f"{index}.{name}": tensor
             for index, values in state["state"].items()
             for name, tensor in values.items()
         }
+        tensors = gathered(named.items(), self.args.should_save)
+        if not self.args.should_save:
+            return
         save_file(tensors, Path(output_dir, _TENSORS))
         settings = {"groups": state["param_groups"], "schedule": self.lr_scheduler.state_dict()}
         Path(output_dir, _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
@@ -79,11 +82,25 @@ class ResumableTrainer:
             return
         settings = json.loads(Path(checkpoint, _SETTINGS).read_text(encoding="utf-8"))
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in load_file(Path(checkpoint, _TENSORS)).items():
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for key, tensor in sorted(load_file(Path(checkpoint, _TENSORS)).items()):
             index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = tensor
+            own = shared_out_as(weights[int(index)], tensor)
+            state.setdefault(int(index), {})[name] = own
         self.optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
         self.lr_scheduler.load_state_dict(settings["schedule"])
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.args.should_save and self.accelerator.scaler is not None:
+            state = json.dumps(self.accelerator.scaler.state_dict())
+            Path(output_dir, _SCALER).write_text(state, encoding="utf-8")
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.accelerator.scaler is None:
+            return
+        kept = Path(checkpoint, _SCALER)
+        if kept.exists():  # else the state was saved in another number format
+            self.accelerator.scaler.load_state_dict(json.loads(kept.read_text(encoding="utf-8")))
 
     def _save_rng_state(self, output_dir: str) -> None:
         name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)

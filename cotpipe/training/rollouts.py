@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from cotpipe.engines.base import end_tokens
 from cotpipe.hardware.decoding import Decoder
 from cotpipe.hardware.devices import generation_attention
+from cotpipe.training.fsdp import whole
 from cotpipe.training.student import merged_weights
 from cotpipe.training.validation import ANSWERS_AT_ONCE
 
@@ -26,6 +27,13 @@ class RolloutTrainer:
     model_wrapped: Any
     processing_class: Any
     _copy: PreTrainedModel | None = None
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The dtype that training computes in."""
+        if self.args.fp16:
+            return torch.float16
+        return torch.bfloat16 if self.args.bf16 else torch.float32
 
     @property
     def rollout_batch(self) -> int:
@@ -47,7 +55,7 @@ class RolloutTrainer:
             with torch.random.fork_rng():
                 copied = AutoModelForCausalLM.from_config(
                     copy.deepcopy(plain.config),
-                    dtype=torch.bfloat16 if self.args.bf16 else torch.float32,
+                    dtype=self._dtype,
                     attn_implementation=generation_attention(),
                 )
             copied.generation_config = plain.generation_config
@@ -55,5 +63,5 @@ class RolloutTrainer:
         weights = dict(self._copy.named_parameters())
         with torch.no_grad():
             for name, weight in merged_weights(student):
-                weights[name].copy_(weight)
+                weights[name].copy_(whole(weight))
         return self._copy

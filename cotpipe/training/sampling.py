@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from typing_extensions import override
 
 from cotpipe.data.rows import Example, Rollout
+from cotpipe.randomness import named_seed
 from cotpipe.rationale.rewards import RewardParts
 from cotpipe.training.group_trainer import GroupTrainer
 from cotpipe.training.pool import PromptPool
@@ -53,7 +54,8 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
 
     Replacing them is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2), bounded by
     `replacements` prompts per optimizer step. All processes keep the same pool: each draws for all,
-    generates for its own share, and hears of the others' results.
+    writes the completions of its own share, and hears of the others' results. A completion has a seed
+    of its own, so that the number of processes changes neither prompts nor completions.
     """
 
     def __init__(
@@ -138,56 +140,74 @@ class PoolTrainer(ResumableTrainer, GroupTrainer):
         return [tokens for group in groups for tokens in group.tokens], None
 
     def _sample(self, wanted: int) -> tuple[list[Group], list[Group]]:
-        """As many groups as this process takes for an optimizer step, and those that it does not take.
+        """This process's share of an optimizer step's groups, and of those that it does not train on.
 
-        Those that teach nothing fill up what could not be replaced.
+        Groups that teach nothing fill up what could not be replaced.
         """
-        processes, own = self.accelerator.num_processes, self.accelerator.process_index
+        total = wanted * self.accelerator.num_processes
         left = self._replacements
         taught: list[Group] = []
         others: list[Group] = []
         drawn: list[int] = []
-        missing = wanted
+        missing = total
         while missing:
-            rows = self._pool.draw(missing * processes, drawn)
+            rows = self._pool.draw(missing, drawn)
             if not rows:
                 break  # dry: what was drawn fills the step
+            groups = self._shared_out(rows, len(drawn))
             drawn += rows
-            groups = self._complete(rows[own * missing : (own + 1) * missing])
-            self._pool.tell(dict(gather_object([(one.row, one.pass_rate) for one in groups])))
+            self._pool.tell({one.row: one.pass_rate for one in groups})
             taught += [group for group in groups if group.teaches]
             others += [group for group in groups if not group.teaches]
-            missing = max(gather_object([wanted - len(taught)]))
-            missing = min(missing, left // processes)
-            left -= missing * processes
+            missing = min(total - len(taught), left)
+            left -= missing
         sampled = [*taught, *others]
-        chosen = sampled[:wanted]
+        chosen, unused = sampled[:total], sampled[total:]
         self._log_sampled(sampled, chosen)
-        self._log_metric("replaced", len(drawn) - wanted * processes)
+        self._log_metric("replaced", len(drawn) - total)
         self._log_metric("bare", sum(self._pool.is_bare(row) for row in drawn) / len(drawn))
-        return chosen, sampled[wanted:]
+        number = self.accelerator.process_index
+        own = slice(number * wanted, (number + 1) * wanted)
+        return chosen[own], unused[number :: self.accelerator.num_processes]
 
     def _log_sampled(self, sampled: Sequence[Group], chosen: Sequence[Group]) -> None:
         """Log what was sampled for an optimizer step, and how many tokens it trains on."""
         scored = [part for group in sampled for part in group.parts]
         self._log_metric("correct", sum(part.correct for part in scored) / len(scored))
         self._log_metric("valid_format", sum(part.valid_format for part in scored) / len(scored))
-        sampled_tokens = sum(group.num_sampled_tokens for group in sampled)
         idle = self._skips_idle_rows()
         trained_tokens = sum(
             group.num_prompt_tokens + group.num_sampled_tokens
             for group in chosen
             if group.teaches or not idle
         )
-        self._log_metric("sampled_tokens", sum(gather_object([sampled_tokens])))
-        self._log_metric("trained_tokens", sum(gather_object([trained_tokens])))
+        self._log_metric("sampled_tokens", sum(group.num_sampled_tokens for group in sampled))
+        self._log_metric("trained_tokens", trained_tokens)
 
-    def _complete(self, rows: Sequence[int]) -> list[Group]:
-        """Sample and score the completions of prompts."""
+    def _shared_out(self, rows: Sequence[int], before: int) -> list[Group]:
+        """The groups of prompts, in their order; each process writes those of its share.
+
+        Args:
+            rows: The prompts.
+            before: How many were drawn before for this optimizer step.
+        """
+        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        places = range(len(rows))[own]
+        groups = self._complete(rows[own], [before + place for place in places])
+        everyone = gather_object(list(zip(places, groups, strict=True)))
+        return [group for _, group in sorted(everyone, key=lambda one: one[0])]
+
+    def _complete(self, rows: Sequence[int], numbers: Sequence[int]) -> list[Group]:
+        """Sample and score the completions of prompts, which have numbers in the optimizer step."""
         size = self.num_generations
         prompts = [self._examples[row].prompt for row in rows for _ in range(size)]
-        prompt_ids, *more = self._tokenize_prompts(prompts)
-        tokens, _ = self._generate_single_turn(prompt_ids, *more, size)
+        prompt_ids = self._tokenize_prompts(prompts)[0] if prompts else []
+        seeds = [
+            named_seed(self.args.seed, "completion", self.state.global_step, number, sample)
+            for number in numbers
+            for sample in range(size)
+        ]
+        tokens = self._written(prompt_ids, seeds)
         texts = self.processing_class.batch_decode(tokens, skip_special_tokens=True)
         groups = []
         for place, row in enumerate(rows):

@@ -17,6 +17,7 @@ from transformers import (
 
 from cotpipe.hardware.devices import training_attention
 from cotpipe.recipe.trainers import Lora
+from cotpipe.training.fsdp import gathered, shared_out_as
 
 
 def open_student(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -56,23 +57,27 @@ def merged_weights(student: PreTrainedModel | PeftModel) -> Iterator[tuple[str, 
 def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """Save for transformers and vLLM: merged adapters, safetensors, tokenizer, chat template."""
     trainer.accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
+    is_main, model = (
+        trainer.is_world_process_zero(),
+        trainer.accelerator.unwrap_model(trainer.model),
+    )
+    weights = None
+    if trainer.is_fsdp_enabled:
+        weights = gathered(merged_weights(model), is_main)
+    if not is_main:
         return
-    model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    model.save_pretrained(path, safe_serialization=True)
+        model = model.get_base_model() if weights else model.merge_and_unload()
+    model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)
 
 
-def save_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
-    """Save the trained weights alone: all, or those of the adapters."""
-    trained = {
-        name: weight.detach().contiguous()
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
-    save_file(trained, path)
+def save_trained(model: PreTrainedModel | PeftModel, path: Path, is_main: bool) -> None:
+    """Save the trained weights alone, from the main process: all, or those of the adapters."""
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    weights = gathered(trained, is_main)
+    if is_main:
+        save_file(weights, path)
 
 
 def load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
@@ -80,4 +85,4 @@ def load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for name, saved in load_file(path).items():
-            weights[name].copy_(saved)
+            weights[name].copy_(shared_out_as(weights[name], saved))

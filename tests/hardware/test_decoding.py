@@ -1,5 +1,7 @@
 """Writing completions with a model, many to a prompt."""
 
+from random import Random
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -132,6 +134,18 @@ def test_the_same_seed_writes_the_same(student):
     assert [len(completions) for completions in found[0]] == [4, 4, 4, 4, 4]
 
 
+def test_a_completion_with_a_seed_is_the_same_in_any_company(student):
+    model, tokenizer = student
+    prompts, ends = prompts_of(tokenizer), [tokenizer.eos_token_id]
+    seeds = [11, 12, 13, 14, 15]
+    sampling = (1, 1.0, 0.9, 12)
+    together = Decoder(model, ends, 2).complete(prompts, *sampling, seeds=seeds)
+    for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        assert Decoder(model, ends).complete([prompt], *sampling, seeds=[seed]) == [together[place]]
+    others = Decoder(model, ends, 2).complete(prompts, *sampling, seeds=seeds[::-1])
+    assert others[0] != together[0]
+
+
 @pytest.mark.parametrize("is_plain", [True, False], ids=["in place", "by generate"])
 def test_only_what_is_asked_for_decides_what_is_written(student, is_plain, monkeypatch):
     monkeypatch.setattr("cotpipe.hardware.decoding.has_plain_attention", lambda config: is_plain)
@@ -160,10 +174,11 @@ def test_no_prompt_is_no_completion(student):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_are_drawn_as_often_as_they_are_likely(temperature):
+@pytest.mark.parametrize("sources", [None, [Random(0)] * 40_000], ids=["torch", "own"])
+def test_tokens_are_drawn_as_often_as_they_are_likely(temperature, sources):
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0, 0.5])
-    drawn = draw(logits.expand(40_000, -1), temperature, 1.0)
+    drawn = draw(logits.expand(40_000, -1), temperature, 1.0, sources)
     shares = drawn.bincount(minlength=5) / len(drawn)
     torch.testing.assert_close(shares, (logits / temperature).softmax(0), rtol=0, atol=0.01)
     assert shares[2] == 0

@@ -5,7 +5,8 @@ import platform
 import pytest
 import torch
 
-from cotpipe.hardware.devices import bfloat16_gain, fast_dtype
+from cotpipe.errors import UserError
+from cotpipe.hardware.devices import bfloat16_gain, fast_dtype, require_devices
 
 
 @pytest.mark.skipif(
@@ -62,3 +63,41 @@ def test_a_cache_that_cannot_be_written_is_told(unmeasured, caplog):
 def test_what_is_set_is_not_measured(monkeypatch, precision):
     monkeypatch.setattr("cotpipe.hardware.devices.bfloat16_gain", None)
     assert str(fast_dtype(precision)) == f"torch.{precision}"
+
+
+GPUS = [
+    ("A100", (8, 0), True, torch.bfloat16),
+    ("T4", (7, 5), False, torch.float16),
+    ("V100", (7, 0), False, torch.float16),
+    ("P100", (6, 0), False, torch.float32),
+]
+
+
+@pytest.mark.parametrize(("name", "capability", "has_bfloat16", "expected"), GPUS)
+def test_a_gpu_computes_in_the_format_it_has_units_for(
+    monkeypatch, name, capability, has_bfloat16, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    assert fast_dtype() is expected, name
+    assert fast_dtype("float16") is torch.float16
+    assert fast_dtype("float32") is torch.float32
+
+
+def test_float16_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="COTPIPE_PRECISION=float16 is for GPUs, .*set it to auto"):
+        fast_dtype("float16")
+
+
+def test_more_gpus_than_there_are_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    require_devices(2, "COTPIPE_NUM_PROCESSES")
+    with pytest.raises(
+        UserError, match="COTPIPE_NUM_PROCESSES asks for 3 GPUs, and there are 2 here; set it to 2"
+    ):
+        require_devices(3, "COTPIPE_NUM_PROCESSES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    require_devices(3, "COTPIPE_NUM_PROCESSES")  # processes share a CPU

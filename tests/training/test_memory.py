@@ -17,8 +17,8 @@ SHAPE = ModelShape(
 )
 
 
-def gigabytes(stage, keeps_attention=False, num_bytes=2):
-    needs = needs_of(stage, SHAPE, keeps_attention, num_bytes)
+def gigabytes(stage, keeps_attention=False, num_bytes=2, num_holders=1):
+    needs = needs_of(stage, SHAPE, keeps_attention, num_bytes, num_holders)
     return {need.what: round(need.gigabytes, 3) for need in needs}
 
 
@@ -30,6 +30,14 @@ def test_all_weights_of_a_billion_take_sixteen_bytes_each():
         "activations": 0.68,  # 34 x 1000 tokens x 2 rows x 1000 x 10 layers
         "logits": 1.0,  # 10 x 2 rows x 1000 tokens x 50,000
     }
+
+
+def test_processes_share_out_what_is_trained_and_not_what_they_compute():
+    stage = Grpo(kl=0.1, micro_batch=2, max_new_tokens=100)
+    alone, shared = gigabytes(stage), gigabytes(stage, num_holders=4)
+    divided = {"weights", "gradients and AdamW", "reference model"}
+    assert {what for what in alone if shared[what] == alone[what] / 4} == divided
+    assert {what for what in alone if shared[what] == alone[what]} == set(alone) - divided
 
 
 def test_what_saves_memory():
