@@ -7,6 +7,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from cotpipe.engines.cluster import require_cluster
@@ -125,7 +126,7 @@ def run_steps(
     artifacts: dict[str, Reference] = {}
     steps = steps_of(recipe)
     require_steps(refresh, steps)
-    require_cluster(Settings())
+    require_cluster(Settings(), PREFECT_API_URL.value())
     kinds = needed_for(until, steps)
     recipe.load_own_code()
     again = plan_steps(log, store, recipe, kinds, refresh)

@@ -14,28 +14,26 @@ from functools import partial
 from typing import Any, Self
 
 import ray
+from prefect.settings import PREFECT_API_URL
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cotpipe.engines.actors import EngineLostError, RemoteEngine, start_engine
-from cotpipe.engines.cluster import (
-    QUIET,
+from cotpipe.engines.cluster import QUIET, connecting, require_answer, without_room
+from cotpipe.engines.nodes import (
     Node,
-    connecting,
     engines_of,
     for_nodes,
     here,
     living_nodes,
     look_at,
-    require_answer,
-    seen_store,
+    needs_of_nodes,
     verdict,
-    without_room,
 )
 from cotpipe.engines.source import Source
-from cotpipe.errors import RunError, UserError, first_line
+from cotpipe.errors import RunError, TransientError, UserError, first_line
 from cotpipe.progress import Silent
 from cotpipe.recipe.model import Recipe
 from cotpipe.settings import Settings
@@ -52,7 +50,14 @@ _SECONDS_TO_CLOSE = 30.0
 
 
 def make_here(shard: Shard, settings: Settings, shard_of: Reference | None, actor: Any) -> Outcome:
-    """Make or reuse a shard on the node that it has come to, with the engine of an actor."""
+    """Make or reuse a shard on the node that it has come to; raises as `StepRunner.run` does.
+
+    Args:
+        shard: What is asked.
+        settings: Those of the run.
+        shard_of: The artifact that is being refreshed, if the shard is a part of it.
+        actor: The engine's, which is not on another node.
+    """
     own = here(settings)
     runner = StepRunner(open_store(own, check=False), own, Silent())
     return runner.run(shard.step(RemoteEngine(actor)), Recipe(), {}, shard_of=shard_of)
@@ -77,10 +82,11 @@ class Cluster:
         self._settings, self._note, self._address = settings, note, settings.ray_address
         self._stack = ExitStack()
         self._runner: Any = None
-        self._sent: Any = None
+        self._needs: Any = None
         self._looks: dict[str, Any] = {}  # references, by node
         self._verdicts: dict[str, str] = {}  # why a node is not used, by node; empty: it is
         self._endings: Counter[str] = Counter()  # of engines that never opened, by node
+        self._has_begun = False  # from then on, a lack of nodes is a loss, and may heal
         self._source: Source | None = None
         self._engines: list[_Engine] = []
 
@@ -107,7 +113,9 @@ class Cluster:
         if self._runner:
             return
         require_answer(self._address)
-        self._sent = self._stack.enter_context(seen_store(self._settings))
+        self._needs = self._stack.enter_context(
+            needs_of_nodes(self._settings, PREFECT_API_URL.value())
+        )
         runner: Any = RayTaskRunner(self._address, init_kwargs=dict(QUIET))
         self._stack.callback(ray.shutdown)  # the runner leaves a client connected
         with connecting(self._address):
@@ -137,7 +145,7 @@ class Cluster:
                     failures.append(found)
                 elif lost[number] + 1 < _ATTEMPTS:
                     lost[number] += 1
-                    left.append(number)
+                    left.appendleft(number)  # one that ends every engine is found out soon
                     self._note(f"shard {number} is made again: {first_line(found)}")
                 else:
                     failures.append(_lost(number, found))
@@ -158,7 +166,7 @@ class Cluster:
         nodes = {node.id: node for node in living_nodes()}
         for node in nodes.values():
             if node.id not in self._looks:
-                self._looks[node.id] = look_at(node, self._sent)
+                self._looks[node.id] = look_at(node, self._needs)
             look = self._looks[node.id]
             if node.id not in self._verdicts and ray.wait([look], timeout=0)[0]:
                 self._verdicts[node.id] = why = verdict(node, look)
@@ -181,10 +189,12 @@ class Cluster:
                 room -= 1
         if not self._engines and all(node in self._verdicts for node in nodes):
             reasons = [why for node in nodes if (why := self._verdicts[node])]
-            raise UserError("; ".join(reasons) or without_room(self._settings))
+            text = "; ".join(reasons) or without_room(self._settings)
+            raise TransientError(text) if self._has_begun else UserError(text)
 
     def _start(self, node: Node) -> None:
         assert self._source
+        self._note(f"starting an engine on {node.name}")
         actor = start_engine(self._source, node, self._settings)
         self._engines.append(_Engine(node, actor, actor.open.remote()))
 
@@ -211,7 +221,7 @@ class Cluster:
         try:
             for line in ray.get(engine.awaited):
                 self._note(f"{line}, on {engine.node.name}")
-            engine.awaited = None
+            engine.awaited, self._has_begun = None, True
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:  # the process or the node is gone

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from cotpipe.engines.base import Engine, Generated, Request, Sampling
-from cotpipe.engines.cluster import Node, here
+from cotpipe.engines.nodes import Node, here
 from cotpipe.engines.source import Source
 from cotpipe.errors import TransientError
 from cotpipe.progress import Progress, Silent

@@ -120,7 +120,7 @@ def _prefect() -> tuple[State, str]:
 
 
 def _ray(settings: Settings) -> tuple[State, str]:
-    return "ok", require_cluster(settings)
+    return "ok", require_cluster(settings, os.environ.get("PREFECT_API_URL"))
 
 
 def check_server(address: str) -> tuple[State, str]:

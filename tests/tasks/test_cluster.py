@@ -12,7 +12,8 @@ from prefect import flow
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'cotpipe[ray]'")
 
-from cotpipe.engines.cluster import require_cluster, seen_store
+from cotpipe.engines.cluster import require_cluster
+from cotpipe.engines.nodes import needs_of_nodes
 from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.files import load_recipe
 from cotpipe.recipe.model import Recipe
@@ -200,18 +201,18 @@ def test_a_node_of_another_version_is_refused(nodes: RayNodes, place, tmp_path):
     with pytest.raises(
         UserError, match=r"node .* has cotpipe 9\.9, this run 0\.1\.0; install the same"
     ):
-        require_cluster(settings)
+        require_cluster(settings, None)
     place.teach(nodes.address)  # one that joins later is left aside
     assert [line.split()[0] for line in place.lines("opened")] == ["head"]
     nodes.kill("other")
     wait_until(lambda: "1 nodes with room for 1 engines" in _said(settings))
     with pytest.raises(UserError, match="no node of .* without GPUs 2 CPUs.*COTPIPE_RAY_CPUS"):
-        require_cluster(settings.model_copy(update={"ray_cpus": 2}))
+        require_cluster(settings.model_copy(update={"ray_cpus": 2}), None)
 
 
 def _said(settings: Settings) -> str:
     try:
-        return require_cluster(settings)
+        return require_cluster(settings, None)
     except UserError as error:
         return str(error)
 
@@ -229,11 +230,14 @@ def test_an_address_that_does_not_answer_is_told_before_anything_starts(tmp_path
     assert f"COTPIPE_RAY_ADDRESS: {web}: no Ray cluster answers" in done.stdout
 
 
-def test_a_node_that_does_not_see_the_store_knows_it(tmp_path):
-    with seen_store(Settings(store=str(tmp_path))) as sent:
-        assert sent.is_seen()
-    assert not sent.is_seen()
+def test_a_node_knows_what_it_does_not_reach(tmp_path, prefect):
+    settings = Settings(store=str(tmp_path))
+    with needs_of_nodes(settings, prefect) as needs:
+        assert needs.missing() == ""
+    assert needs.missing().startswith("does not see the store; set COTPIPE_STORE")
     assert not list(tmp_path.iterdir())
+    with needs_of_nodes(settings, f"http://127.0.0.1:{free_port()}/api") as needs:
+        assert "set PREFECT_API_URL to a server that all nodes reach" in needs.missing()
 
 
 def test_without_an_address_ray_is_not_loaded():
