@@ -1,5 +1,6 @@
 """Settings from the environment (`COTPIPE_...`): where a run works and stores its artifacts."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,8 @@ Tracker = Literal["trackio", "wandb", "mlflow", "tensorboard"]
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 """A number format of computations, or the faster one."""
 
+_RAY_ADDRESS = re.compile(r"(ray://)?[\w.\-]+:\d{1,5}")
+
 
 Parallel = Literal["ddp", "fsdp"]
 """How training processes share the work: rows alone, or weights and optimizer state, too."""
@@ -43,6 +46,14 @@ def _installed(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
         if spec is None or spec.origin is None:  # without an origin, a mere folder of that name
             raise ValueError(f"{name} is not installed; pip install {name}")
     return trackers
+
+
+def _of_a_head(address: str | None) -> str | None:
+    if address is not None and not _RAY_ADDRESS.fullmatch(address):
+        raise ValueError(
+            f"{address!r} is not the address of a Ray head; give HOST:6379, or ray://HOST:10001"
+        )
+    return address
 
 
 class Settings(BaseSettings):
@@ -134,6 +145,12 @@ class Settings(BaseSettings):
         None,
         description="Prefect global concurrency limit whose slots are the GPUs; default: no limit",
     )
+    ray_address: Annotated[str | None, AfterValidator(_of_a_head)] = Field(
+        None,
+        description="Ray cluster that makes the shards of teacher, mining and evaluation: HOST:6379 on one "
+        "of its nodes, ray://HOST:10001 from elsewhere; default: this machine alone makes them",
+    )
+    ray_cpus: PositiveInt = Field(4, description="CPUs per engine on a Ray cluster without GPUs")
     num_processes: PositiveInt = Field(
         1, description="Training processes, one per GPU; they share the rows of an optimizer step"
     )

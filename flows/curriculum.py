@@ -7,8 +7,10 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
+from cotpipe.engines.cluster import require_cluster
 from cotpipe.errors import RunError, UserError
 from cotpipe.recipe.files import is_inside, with_changes
 from cotpipe.recipe.model import Recipe
@@ -124,6 +126,7 @@ def run_steps(
     artifacts: dict[str, Reference] = {}
     steps = steps_of(recipe)
     require_steps(refresh, steps)
+    require_cluster(Settings(), PREFECT_API_URL.value())
     kinds = needed_for(until, steps)
     recipe.load_own_code()
     again = plan_steps(log, store, recipe, kinds, refresh)

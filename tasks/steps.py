@@ -20,7 +20,7 @@ from cotpipe.store.artifacts import open_store
 from cotpipe.store.records import Reference
 from tasks.gpus import gpu_slots
 from tasks.progress import StepProgress
-from tasks.shards import side_by_side
+from tasks.shards import placed
 from tasks.shown import show_in_prefect
 
 
@@ -53,7 +53,7 @@ def _run(
     store = open_store(
         settings, check=False
     )  # checked by the flow; a lost connection may come back
-    with StepProgress(kind) as progress:
+    with StepProgress(kind) as progress, placed(settings, progress.note) as side_by_side:
         runner = StepRunner(store, settings, progress, side_by_side)
         slots = partial(gpu_slots, step.gpus(recipe, settings), settings, progress.note)
         outcome = runner.run(step, recipe, inputs, refresh, slots)

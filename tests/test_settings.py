@@ -34,3 +34,18 @@ def test_trackers_are_known_and_installed(monkeypatch):
             Settings()
     monkeypatch.setenv("COTPIPE_TRACKERS", "trackio")
     assert Settings().trackers == ("trackio",)
+
+
+@pytest.mark.parametrize("address", ["auto", "head", "http://head:8265", "head:6379/x", ""])
+def test_what_is_no_address_of_a_ray_head_is_told(monkeypatch, address):
+    monkeypatch.setenv("COTPIPE_RAY_ADDRESS", address)
+    with pytest.raises(
+        UserError, match="^COTPIPE_RAY_ADDRESS: '.*' is not the address of a Ray head"
+    ):
+        Settings()
+
+
+@pytest.mark.parametrize("address", ["head:6379", "10.0.0.1:6379", "ray://head.example.org:10001"])
+def test_a_ray_head_has_a_host_and_a_port(monkeypatch, address):
+    monkeypatch.setenv("COTPIPE_RAY_ADDRESS", address)
+    assert Settings().ray_address == address

@@ -14,6 +14,7 @@ import httpx
 import psutil
 from packaging.requirements import Requirement
 
+from cotpipe.engines.cluster import require_cluster
 from cotpipe.errors import RunError, UserError
 from cotpipe.extensions import is_own
 from cotpipe.hub import require_on_hub
@@ -44,6 +45,7 @@ def examine(recipe: Recipe, settings: Settings) -> Iterator[Finding]:
         ("versions", _versions),
         ("store", lambda: _store(settings)),
         ("Prefect", _prefect),
+        *([("Ray", lambda: _ray(settings))] if settings.ray_address else []),
         *([("your own code", lambda: _own_code(recipe))] if any(recipe.own_code()) else []),
         ("problems", lambda: _problems(recipe)),
         ("student", lambda: _student(recipe, settings)),
@@ -115,6 +117,10 @@ def _prefect() -> tuple[State, str]:
         )
     state, text = check_server(address)
     return (state, text) if state == "fail" else _schedules(address, text)
+
+
+def _ray(settings: Settings) -> tuple[State, str]:
+    return "ok", require_cluster(settings, os.environ.get("PREFECT_API_URL"))
 
 
 def check_server(address: str) -> tuple[State, str]:

@@ -1,13 +1,12 @@
 """Sampling and grading a checkpoint's answers to bare questions, for mining and evaluation."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from cotpipe.data.rows import Answered, Lesson
-from cotpipe.engines.base import Engine, Generated, Model, Request, Sampling
-from cotpipe.engines.choice import open_engine
+from cotpipe.engines.base import Generated, Model, Request, Sampling
 from cotpipe.engines.served import Served
+from cotpipe.engines.source import Source
 from cotpipe.errors import UserError
 from cotpipe.rationale.answers import AnswerKind
 from cotpipe.rationale.format import has_valid_format
@@ -45,15 +44,11 @@ def ask(
 
     Raises `UserError` if no bare question fits the checkpoint's context.
     """
-
-    def opened() -> AbstractContextManager[Engine]:
-        if isinstance(checkpoint, Served):
-            name, model, settings = "openai", Model(checkpoint.name), checkpoint.on(work.settings)
-        else:
-            model = Model(str(work.input(checkpoint, "model")))
-            name, settings = work.settings.engine, work.settings
-        return open_engine(name, model, settings, work.progress.note)
-
+    if isinstance(checkpoint, Served):
+        source = Source("openai", Model(checkpoint.name), checkpoint.on(work.settings))
+    else:
+        name, stored = work.settings.engine, work.inputs[checkpoint]
+        source = Source(name, Model(str(stored)), work.settings, stored)
     answers, instruction = work.recipe.answers, work.recipe.instruction
     shown = prompt_of or (lambda lesson: question_prompt(lesson.question, instruction))
 
@@ -68,7 +63,7 @@ def ask(
         identity = {"checkpoint": record.contents("model")}
     ids = [lesson.problem_id for lesson in lessons]
     generated: dict[int, list[Generated]] = {}
-    with SharedEngine(opened) as engine:
+    with SharedEngine(source, work.progress.note) as engine:
         for positions, samples in generate(work, engine, identity, ids, requests, sampling):
             generated |= zip(positions, samples, strict=True)
     reasons = {
@@ -87,8 +82,8 @@ def ask(
 
 
 def gpus_to_ask(recipe: Recipe, settings: Settings) -> int:
-    """The number of GPUs for one replica of the student."""
-    return settings.tensor_parallel
+    """The number of this machine's GPUs for one replica of the student; none if a cluster is asked."""
+    return 0 if settings.ray_address else settings.tensor_parallel
 
 
 def _verdict(lesson: Lesson, number: int, sample: Generated, answers: AnswerKind) -> Answered:

@@ -6,13 +6,14 @@ generated twice.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from cotpipe.data.rows import Generation, read_rows, write_rows
 from cotpipe.engines.base import Engine, Generated, Request, Sampling
+from cotpipe.engines.source import Source
 from cotpipe.errors import RunError, UserError
 from cotpipe.progress import Progress
 from cotpipe.steps.sharding import shards_of
@@ -20,6 +21,7 @@ from cotpipe.steps.step import Step, Work
 from cotpipe.store.records import SHARDS, digest
 
 _FILE = "generations.parquet"
+_VERSION = 3
 
 
 Requests = Callable[[Sequence[int]], list[Request]]
@@ -64,7 +66,7 @@ def _shard(
     sampling: Sampling,
     engine: "SharedEngine",
     progress: Progress,
-) -> Step:
+) -> "ShardStep":
     """The step that answers the requests at some positions."""
     fields = {
         "answered_by": identity,
@@ -72,21 +74,54 @@ def _shard(
         "requests": digest([[one.problem_id, one.prompt] for one in requests(positions)]),
     }
 
+    def pack() -> Shard:
+        return Shard(fields, requests(positions), sampling)
+
     def run(work: Work) -> dict[str, int]:
-        asked = requests(positions)
-        answers = engine.generate(asked, sampling, progress)
+        return pack().write(work, engine, progress)
+
+    return ShardStep(
+        SHARDS, _VERSION, (), lambda recipe: fields, run, source=engine.source, pack=pack
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardStep(Step):
+    """The step that makes one shard; packed, another machine can do it."""
+
+    source: Source
+    pack: Callable[[], "Shard"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one shard asks, ready to travel to another machine."""
+
+    fields: dict[str, Any]  # all that decides its content
+    requests: list[Request]
+    sampling: Sampling
+
+    def write(self, work: Work, engine: Engine, progress: Progress) -> dict[str, int]:
+        """Answer all requests, and write the answers to the output of the shard's work."""
+        answers = engine.generate(self.requests, self.sampling, progress)
         rows = [
             Generation(
                 request.problem_id, number, one.text, one.thoughts, one.num_tokens, one.truncated,
                 one.refused,
             )
-            for request, samples in zip(asked, answers, strict=True)
+            for request, samples in zip(self.requests, answers, strict=True)
             for number, one in enumerate(samples)
         ]  # fmt: skip
         write_rows(work.output / _FILE, Generation, rows)
         return {"answers": len(rows), "tokens": sum(row.num_tokens for row in rows)}
 
-    return Step(SHARDS, 3, (), lambda recipe: fields, run)
+    def step(self, engine: Engine) -> Step:
+        """The step that makes it where it has come to."""
+
+        def run(work: Work) -> dict[str, int]:
+            return self.write(work, engine, work.progress)
+
+        return Step(SHARDS, _VERSION, (), lambda recipe: self.fields, run)
 
 
 def _read(file: Path, num_requests: int, sampling: Sampling) -> list[list[Generated]]:
@@ -100,10 +135,15 @@ def _read(file: Path, num_requests: int, sampling: Sampling) -> list[list[Genera
 
 
 class SharedEngine:
-    """The engine shared by all shards of a step: opened on first use, closed with the step."""
+    """The engine shared by all shards of a step: opened on first use, closed with the step.
 
-    def __init__(self, opener: Callable[[], AbstractContextManager[Engine]]) -> None:
-        self._opener, self._stack = opener, ExitStack()
+    Args:
+        source: What is opened.
+        tell: Called with a message that names the engine and why it was chosen.
+    """
+
+    def __init__(self, source: Source, tell: Callable[[str], None]) -> None:
+        self.source, self._tell, self._stack = source, tell, ExitStack()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._broken: UserError | RunError | None = None
@@ -122,7 +162,9 @@ class SharedEngine:
             if self._broken:
                 raise self._broken
             try:
-                self._engine = self._engine or self._stack.enter_context(self._opener())
+                self._engine = self._engine or self._stack.enter_context(
+                    self.source.open(self._tell)
+                )
             except (UserError, RunError) as error:
                 self._broken = error
                 raise

@@ -32,7 +32,12 @@ from cotpipe.recipe.model import Recipe
 from cotpipe.steps.generate import SharedEngine, generate
 from cotpipe.steps.rejects import refuse_too_many, write_with_rejects
 from cotpipe.steps.step import Step, Work
-from cotpipe.steps.teacher import gpus_of_teacher, open_teacher, teacher_identity, teacher_sampling
+from cotpipe.steps.teacher import (
+    gpus_of_teacher,
+    source_of_teacher,
+    teacher_identity,
+    teacher_sampling,
+)
 from cotpipe.steps.verify import PROMPT_TOO_LONG, WITHOUT_STEPS, Judged, Outcomes, judge, row_of
 
 _JUDGED_BY = ("num_samples", "min_steps", "max_steps", "max_rejected_share")
@@ -105,7 +110,7 @@ def _asked(work: Work) -> Iterator[Judged]:
     questions = _Questions(work.input("problems", PROBLEMS))
     pending, first_sample = list(range(len(questions))), 0
     with (
-        SharedEngine(lambda: open_teacher(work)) as engine,
+        SharedEngine(source_of_teacher(work), work.progress.note) as engine,
         tempfile.TemporaryDirectory(dir=work.output) as folder,
     ):
         for number in range(teacher.max_rounds):

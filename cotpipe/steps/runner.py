@@ -45,7 +45,28 @@ class StepResult(BaseModel):
     counts: dict[str, int]  # as reported by the step, such as rows kept and dropped
 
 
-def one_after_the_other(jobs: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
+@dataclass(frozen=True)
+class Job:
+    """One of a step's shards, to make or reuse: here, by a call, or elsewhere (see `generate.ShardStep`)."""
+
+    runner: "StepRunner"
+    step: Step
+    recipe: Recipe
+    shard_of: Reference | None  # the artifact that is being refreshed
+    done: Callable[[], None]
+
+    def __call__(self) -> Outcome:
+        """Make or reuse it here; raises as `StepRunner.run` does."""
+        outcome = self.runner.run(self.step, self.recipe, {}, shard_of=self.shard_of)
+        self.done()
+        return outcome
+
+    def is_there(self) -> bool:
+        """Whether the store has it, so that a call reuses it."""
+        return self.runner.has(self.step, self.recipe, self.shard_of)
+
+
+def one_after_the_other(jobs: Sequence[Job]) -> list[Outcome]:
     """Run the jobs of a step's shards sequentially; the default of `StepRunner.side_by_side`."""
     return [job() for job in jobs]
 
@@ -57,7 +78,7 @@ class StepRunner:
     store: Store
     settings: Settings
     progress: Progress
-    side_by_side: Callable[[Sequence[Callable[[], Outcome]]], list[Outcome]] = one_after_the_other
+    side_by_side: Callable[[Sequence[Job]], list[Outcome]] = one_after_the_other
 
     def run(
         self,
@@ -106,6 +127,11 @@ class StepRunner:
                 "COTPIPE_STORE (for a store on S3 also COTPIPE_CACHE) to another location, then run "
                 "again: finished steps are kept"
             ) from error
+
+    def has(self, step: Step, recipe: Recipe, shard_of: Reference | None) -> bool:
+        """Whether the store has a shard; see `run`."""
+        reference = self._named(reference_of(step, recipe, {}), False, shard_of)
+        return self.store.check(reference) is not None
 
     def _wait_for(self, reference: Reference) -> None:
         other = holder(self.store.storage, str(reference)) or "another run"
@@ -164,12 +190,11 @@ class StepRunner:
             shards = list(pool.map(lambda one: self._named(one, False, refreshed), named))
         self.store.note_needs(whole, shards)
 
-        def job(index: int) -> Outcome:
-            outcome = self.run(steps[index], recipe, {}, shard_of=refreshed)
-            done(index)
-            return outcome
-
-        outcomes = self.side_by_side([partial(job, index) for index in range(len(steps))])
+        jobs = [
+            Job(self, step, recipe, refreshed, partial(done, index))
+            for index, step in enumerate(steps)
+        ]
+        outcomes = self.side_by_side(jobs)
         return [outcome.record for outcome in outcomes]
 
 

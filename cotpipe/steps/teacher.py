@@ -1,10 +1,9 @@
-"""The teacher of a recipe: its identity, its sampling parameters, and opening its engine."""
+"""The teacher of a recipe: its identity, its sampling parameters, and what answers for it."""
 
-from contextlib import AbstractContextManager
 from typing import Any
 
-from cotpipe.engines.base import Engine, Model, Sampling
-from cotpipe.engines.choice import open_engine
+from cotpipe.engines.base import Model, Sampling
+from cotpipe.engines.source import Source
 from cotpipe.extensions import is_own, own_identity
 from cotpipe.randomness import named_seed
 from cotpipe.recipe.model import Recipe
@@ -34,14 +33,14 @@ def teacher_identity(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def open_teacher(work: Work) -> AbstractContextManager[Engine]:
-    """Open the teacher's engine; it must not be `reference`. Raises as `open_engine` does."""
+def source_of_teacher(work: Work) -> Source:
+    """The teacher's engine with its model; the engine must not be `reference`."""
     teacher = work.recipe.teacher
     assert teacher.engine != "reference"
     assert teacher.model, "validated by the recipe"
     options = teacher.template_options
     model = Model(teacher.model, teacher.revision, teacher.adapter, teacher.chat_template, options)
-    return open_engine(teacher.engine, model, work.settings, work.progress.note)
+    return Source(teacher.engine, model, work.settings)
 
 
 def teacher_sampling(recipe: Recipe, num_samples: int, purpose: str, number: int) -> Sampling:
@@ -60,6 +59,6 @@ def teacher_sampling(recipe: Recipe, num_samples: int, purpose: str, number: int
 
 
 def gpus_of_teacher(recipe: Recipe, settings: Settings) -> int:
-    """The number of GPUs that the teacher takes here; 0 if the dataset or a server answers."""
-    asked_here = recipe.teacher.engine not in ("reference", "openai")
+    """The number of GPUs that the teacher takes here; 0 if the dataset, a server or a cluster answers."""
+    asked_here = recipe.teacher.engine not in ("reference", "openai") and not settings.ray_address
     return settings.tensor_parallel if asked_here else 0

@@ -9,6 +9,7 @@ TOGETHER = (
     "tests/store/test_storage.py",
     "tests/store/test_concurrency.py",
     "tests/repository/test_wheel.py",
+    "tests/tasks/test_cluster.py",
     "tests/engines/test_vllm_server.py",
     "tests/engines/test_vllm_engine.py",
 )

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cotpipe.data.rows import Problem, Reject, TeacherOutcome, TeacherRationale, read_rows
 from cotpipe.engines.base import Model, Request, Sampling
-from cotpipe.engines.openai_engine import open_servers
+from cotpipe.engines.source import Source
 from cotpipe.errors import RunError, UserError
 from cotpipe.progress import Silent
 from cotpipe.rationale.prompts import question_prompt
@@ -263,15 +263,15 @@ def test_a_prompt_that_is_too_long_costs_its_row_and_no_other(problems, tmp_path
 
 
 def test_what_answers_no_more_is_not_asked_by_other_shards():
-    def opened():
-        return open_servers(
-            Model("scripted"), Settings(servers=(model.address,), server_attempts=2)
-        )
-
     request, sampling = Request("p", question_prompt("?")), Sampling(1, 0.0, 9, 0)
     with (
         ScriptedModel(lambda messages, body: web.Response(status=500)) as model,
-        SharedEngine(opened) as engine,
+        SharedEngine(
+            Source(
+                "openai", Model("scripted"), Settings(servers=(model.address,), server_attempts=2)
+            ),
+            Silent().note,
+        ) as engine,
     ):
         for _ in range(3):
             with pytest.raises(RunError, match="problem p: no response after 2 attempts"):
