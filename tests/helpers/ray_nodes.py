@@ -49,6 +49,16 @@ class RayNodes:
         wait_until(lambda: _STARTED in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
 
+    def processor_seconds(self) -> float:
+        """What all processes of the nodes have taken so far, also those that have ended."""
+        seconds = 0.0
+        for node in self._processes.values():
+            root = psutil.Process(node.pid)
+            for one in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    seconds += sum(one.cpu_times()[:4])  # with the children that it outlives
+        return seconds
+
     def kill(self, name: str) -> None:
         """End a node with all its processes, as a power cut does."""
         process = self._processes.pop(name)
