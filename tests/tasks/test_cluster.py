@@ -193,13 +193,14 @@ def test_an_engine_that_ends_is_replaced_but_not_for_ever(nodes: RayNodes, place
 
 
 def test_a_node_of_another_version_is_refused(nodes: RayNodes, place, tmp_path):
-    package = tmp_path / "other" / "cotpipe-9.9.dist-info"
+    # Not cotpipe itself: Ray lets nodes look into the folder of the run first, which may have its metadata.
+    package = tmp_path / "other" / "prefect-9.9.dist-info"
     package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: cotpipe\nVersion: 9.9\n")
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: prefect\nVersion: 9.9\n")
     nodes.join("other", PYTHONPATH=str(package.parent))
     settings = Settings(ray_address=nodes.address, ray_cpus=1, store=str(tmp_path / "store"))
     with pytest.raises(
-        UserError, match=r"node .* has cotpipe 9\.9, this run 0\.1\.0; install the same"
+        UserError, match=r"node .* has Prefect 9\.9, this run 3\.7\.7; install the same"
     ):
         require_cluster(settings, None)
     place.teach(nodes.address)  # one that joins later is left aside
