@@ -1,7 +1,6 @@
 """Validates while a stage trains, and keeps the best state."""
 
 import json
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -16,11 +15,10 @@ from cotpipe.rationale.turns import prompt_tokens
 from cotpipe.training.job import Job
 from cotpipe.training.messages import Event, Kept, Validated
 from cotpipe.training.progress import write_line
+from cotpipe.training.resume import add_to_training_state
 from cotpipe.training.scoring import is_right
 from cotpipe.training.student import load_trained, save_trained
 from cotpipe.training.validation import Course
-
-logger = logging.getLogger(__name__)
 
 _BEST = "best.safetensors"
 _HISTORY = "validations.json"
@@ -76,20 +74,13 @@ class KeepBest(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put what was validated and kept so far into the training state."""
-        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-        if not state.is_world_process_zero or not folder.is_dir():
-            return
+        add_to_training_state(args, state, self._write)
+
+    def _write(self, folder: Path) -> None:
         history = [one.model_dump() for one in self.course.validated]
-        try:
-            (folder / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
-            if self.course.kept:
-                shutil.copyfile(self._best, folder / _BEST)
-        except OSError as error:
-            logger.warning(
-                "no training state at step %d, the next one is tried again: %s",
-                state.global_step, error,
-            )  # fmt: skip
-            shutil.rmtree(folder, ignore_errors=True)
+        (folder / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+        if self.course.kept:
+            shutil.copyfile(self._best, folder / _BEST)
 
     def take_best(self) -> bool:
         """Put the kept weights into the model; False if they are those that training began with."""

@@ -1,6 +1,5 @@
 """The rollouts of a stage as rows: written as training goes on, and kept across interruptions."""
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from cotpipe.data.rows import Rollout, read_rows, write_rows
 from cotpipe.training.job import Job
-
-logger = logging.getLogger(__name__)
+from cotpipe.training.resume import add_to_training_state
 
 _PARTS = "rollouts-*.parquet"
 
@@ -46,19 +44,12 @@ class RecordRollouts(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put all rollouts so far into the training state."""
-        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-        if not state.is_world_process_zero or not folder.is_dir():
-            return
-        try:
-            self._write_part()
-            for part in _parts_in(self._work):
-                shutil.copyfile(part, folder / part.name)
-        except OSError as error:
-            logger.warning(
-                "no training state at step %d, the next one is tried again: %s",
-                state.global_step, error,
-            )  # fmt: skip
-            shutil.rmtree(folder, ignore_errors=True)
+        add_to_training_state(args, state, self._copy_parts)
+
+    def _copy_parts(self, folder: Path) -> None:
+        self._write_part()
+        for part in _parts_in(self._work):
+            shutil.copyfile(part, folder / part.name)
 
     def write(self, path: Path) -> None:
         """Write all rollouts as one Parquet file, in the order of their optimizer steps."""

@@ -6,6 +6,7 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -54,10 +55,7 @@ class ResumableTrainer(ShardedTrainer):
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         except (OSError, SafetensorError) as error:
             has_failed = True
-            logger.warning(
-                "no training state at step %d, the next one is tried again: %s",
-                self.state.global_step, error,
-            )  # fmt: skip
+            _tell_lost(self.state, error)
         self.accelerator.wait_for_everyone()  # each process writes files of its own
         if has_failed:
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,6 +129,32 @@ class ResumableTrainer(ShardedTrainer):
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the trainer writes the training state of the current step."""
     return Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+
+
+def _tell_lost(state: TrainerState, error: Exception) -> None:
+    logger.warning(
+        "no training state at step %d, the next one is tried again: %s", state.global_step, error
+    )
+
+
+def add_to_training_state(
+    args: TrainingArguments, state: TrainerState, write: Callable[[Path], None]
+) -> None:
+    """Add files to the training state that was just saved; where that fails, it is given up.
+
+    Args:
+        args: Of the trainer.
+        state: Of the trainer.
+        write: Called with the folder of the training state, in the main process, if there is one.
+    """
+    folder = _folder(args, state)
+    if not state.is_world_process_zero or not folder.is_dir():
+        return
+    try:
+        write(folder)
+    except OSError as error:
+        _tell_lost(state, error)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class SaveTrainingState(TrainerCallback):
