@@ -119,7 +119,7 @@ def test_everything_is_reached_with_the_keyboard(opened):
     reached = []
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the results")).to_be_focused()
-    for _ in range(14):
+    for _ in range(40):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.name || document.activeElement.hash"))
     assert {"#results", "#training", "#answers", "#cost", "text", "change"} <= set(reached)
